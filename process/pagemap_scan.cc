@@ -1,0 +1,91 @@
+#include "process/pagemap_scan.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+
+#include "absl/strings/str_format.h"
+#include "base/file.h"
+#include "base/status.h"
+#include "process/kernel_abi.h"
+
+namespace incr {
+namespace {
+
+constexpr size_t kRegions = 2048;  // 48 KiB; the kernel itself collects 512 at a time
+
+}  // namespace
+
+bool IsMarker(uint64_t pagemap_entry) {
+  return (pagemap_entry & kPagemapSwapped) != 0 && (pagemap_entry & kPagemapPresent) == 0 &&
+         (pagemap_entry & 31) == kPagemapMarkerType;
+}
+
+absl::StatusOr<PagemapScanner> PagemapScanner::Open(const ProcessHandle& process) {
+  INCR_ASSIGN_OR_RETURN(ScopedFd fd, OpenFile(process.ProcPath("pagemap"), O_RDONLY));
+  // A pid that was reused meanwhile would have given us a stranger's memory.
+  if (!process.alive()) {
+    return absl::NotFoundError(absl::StrFormat("process %d has exited", process.pid()));
+  }
+  return PagemapScanner(std::move(fd));
+}
+
+absl::Status PagemapScanner::Scan(PageRange range, const ScanQuery& query,
+                                  absl::FunctionRef<void(PageRange, uint64_t)> found) const {
+  const std::unique_ptr<page_region[]> regions(new page_region[kRegions]);
+  pm_scan_arg arg{};
+  arg.size = sizeof arg;
+  arg.flags = query.write_protect ? PM_SCAN_WP_MATCHING : 0;
+  arg.start = range.first * kPageSize;
+  arg.end = range.end() * kPageSize;
+  arg.vec = reinterpret_cast<uintptr_t>(regions.get());
+  arg.vec_len = kRegions;
+  arg.category_inverted = query.inverted;
+  arg.category_mask = query.all_of;
+  arg.category_anyof_mask = query.any_of;
+  arg.return_mask = query.report;
+  while (arg.start < arg.end) {
+    const int count = ::ioctl(fd_.get(), PAGEMAP_SCAN, &arg);
+    if (count < 0 && errno == EINTR) {
+      // What was found, and perhaps protected, before the signal is in no result: with
+      // write_protect those writes would be lost. Only a fatal signal comes here.
+      return ErrnoStatus("ioctl(pagemap, PAGEMAP_SCAN)");
+    }
+    if (count < 0) {
+      return ErrnoStatus(
+          absl::StrFormat("ioctl(pagemap, PAGEMAP_SCAN, %x-%x)", arg.start, arg.end));
+    }
+    for (int i = 0; i < count; ++i) {
+      const page_region& region = regions[i];
+      found({region.start / kPageSize, (region.end - region.start) / kPageSize},
+            region.categories);
+    }
+    // Done, or the vector was full: goes on at walk_end. Anything else would spin.
+    if (arg.walk_end <= arg.start) {
+      return absl::InternalError(absl::StrFormat(
+          "ioctl(pagemap, PAGEMAP_SCAN): no progress at %x", arg.start));
+    }
+    arg.start = arg.walk_end;
+  }
+  return CheckAlive();
+}
+
+absl::Status PagemapScanner::CheckAlive() const {
+  // The scan of an address space that is gone succeeds and finds nothing, which would
+  // read as "all pages dropped"; a read gives 0 bytes then.
+  uint64_t entry;
+  const ssize_t n = ::pread(fd_.get(), &entry, sizeof entry, 0);
+  if (n < 0) return ErrnoStatus("pread(pagemap)");
+  if (n == 0) return absl::NotFoundError("pagemap: the target's memory is gone");
+  return absl::OkStatus();
+}
+
+absl::Status PagemapScanner::ReadEntries(PageRange range, uint64_t* entries) const {
+  return PreadExactly(fd_.get(), entries, range.count * sizeof *entries,
+                      range.first * sizeof *entries, "pagemap");
+}
+
+}  // namespace incr

@@ -1,0 +1,83 @@
+// thread_state.h — what the kernel keeps for threads and for their process besides
+// memory and files, read while everything is stopped.
+//
+// Read from outside where the kernel allows it; the rest (signal actions, alternate
+// stacks, clear_child_tid, brk, interval timers) by remote calls, since no file shows it.
+// Tracing thread only.
+#ifndef INCR_CKPT_PROCESS_THREAD_STATE_H_
+#define INCR_CKPT_PROCESS_THREAD_STATE_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/scoped_fd.h"
+#include "process/frozen_process.h"
+#include "process/registers.h"
+#include "process/remote_memory.h"
+
+namespace incr {
+
+struct ThreadState {
+  pid_t tid = 0;
+  std::string comm;
+  Registers registers{};  // as stopped; not rewound
+  std::string xstate;
+  uint64_t signal_mask = 0;
+  std::vector<std::string> pending_signals;  // siginfo_t bytes, thread-directed
+  uint64_t altstack_sp = 0, altstack_size = 0;
+  uint32_t altstack_flags = 0;
+  uint64_t clear_child_tid = 0;
+  uint64_t robust_list = 0, robust_list_size = 0;
+  uint64_t rseq = 0;
+  uint32_t rseq_size = 0, rseq_signature = 0;
+  int nice = 0;
+  uint32_t sched_policy = 0, sched_priority = 0;
+  std::string cpu_affinity;  // as sched_getaffinity fills it
+  uint32_t parent_death_signal = 0;
+  uint64_t timer_slack_ns = 0;
+};
+
+struct KernelSigaction {  // the kernel's own layout on x86-64 (rt_sigaction)
+  uint64_t handler, flags, restorer, mask;
+};
+
+struct SharedState {  // of the process
+  KernelSigaction actions[64];               // [signal - 1]
+  std::vector<std::string> pending_signals;  // siginfo_t bytes, process-directed
+  uint64_t brk = 0;
+  struct Timer {
+    int64_t value_us = 0, interval_us = 0;
+  } interval_timers[3];  // by ITIMER_*
+  bool child_subreaper = false;
+  uint32_t dumpable = 0;
+  uint32_t personality = 0;
+  bool has_posix_timers = false;  // /proc/<pid>/timers is not empty
+};
+
+struct FrozenState {
+  std::vector<ThreadState> threads;  // leader first
+  SharedState shared;
+};
+
+// The part that needs remote calls, made first and quickly: after it the target has no
+// scratch mapping, and others may read its maps.
+absl::StatusOr<FrozenState> CaptureInjectedState(FrozenProcess& frozen);
+// For tests: both modes must find the same.
+enum class BatchMode;
+absl::StatusOr<FrozenState> CaptureInjectedState(FrozenProcess& frozen, BatchMode mode);
+
+// Fills in the rest from outside (registers, xstate, masks, pending, robust list, rseq,
+// scheduling).
+absl::Status CaptureRemainingState(FrozenProcess& frozen, FrozenState* state);
+
+// Makes the target create a userfaultfd, takes our own descriptor of it, closes the
+// target's. `features` are UFFD_FEATURE_*; UFFDIO_API has been called on the result.
+absl::StatusOr<ScopedFd> CreateRemoteUserfaultfd(FrozenProcess& frozen, uint64_t features);
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_PROCESS_THREAD_STATE_H_

@@ -1,0 +1,35 @@
+// userfaultfd.h — a userfaultfd of our own process or, taken with pidfd_getfd, of another's.
+//
+// A userfaultfd belongs to the mm of the process that created it, so every call here
+// acts on that one, wherever the descriptor is. Thread-safe.
+#ifndef INCR_CKPT_PROCESS_USERFAULTFD_H_
+#define INCR_CKPT_PROCESS_USERFAULTFD_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/page_range.h"
+#include "base/scoped_fd.h"
+
+namespace incr {
+
+// For this process (probes, tests, programs that help to be tracked). userfaultfd(2), and where
+// that is not permitted /dev/userfaultfd. `features`: UFFD_FEATURE_*.
+absl::StatusOr<ScopedFd> NewUserfaultfd(uint64_t features);
+
+// UFFDIO_API. kInvalidArgument: this kernel lacks one of `features`.
+absl::Status AgreeOnFeatures(int uffd, uint64_t features);
+
+// UFFDIO_REGISTER, write-protect mode, for every mapping inside `range`; gaps are allowed.
+// All or nothing. Repeating it is harmless and cheap. Fails with kInvalidArgument for
+// vdso and vvar, kPermissionDenied for a shared mapping of a read-only file, kInternal (EBUSY)
+// where another userfaultfd owns a mapping.
+absl::Status RegisterWriteProtect(int uffd, PageRange range);
+
+// UFFDIO_WRITEPROTECT: arms (or disarms) all of `range`, holes included.
+absl::Status WriteProtect(int uffd, PageRange range, bool protect);
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_PROCESS_USERFAULTFD_H_
