@@ -1,0 +1,38 @@
+// content_view.h — which mappings and pages of a process are the tracker's business.
+#ifndef INCR_CKPT_TRACKER_CONTENT_VIEW_H_
+#define INCR_CKPT_TRACKER_CONTENT_VIEW_H_
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/page_range.h"
+#include "process/memory_map.h"
+#include "process/pagemap_scan.h"
+
+namespace incr {
+
+// kPrivateAnonymous and kPrivateFile mappings: what page tables can tell about.
+bool IsPrivate(const MemoryMapping& mapping);
+
+// Runs of private mappings with none of another class between them; unmapped gaps are included,
+// so that few system calls cover a process. Pure.
+std::vector<PageRange> PrivateSpans(const MemoryMap& map);
+
+// The same, cut also between file mappings and anonymous ones: whether a page is the file's is
+// asked where it can be only, since the kernel must then look at every struct page (34 ms for
+// 1 GiB instead of less than 1 ms).
+struct ScanSpan {
+  PageRange pages;
+  bool files = false;
+};
+std::vector<ScanSpan> ScanSpans(const MemoryMap& map);
+
+// The private file mappings themselves. Pure.
+PageSet PrivateFilePages(const MemoryMap& map);
+
+// Takes out of `pages` those whose pagemap entry is a marker: an entry without content.
+absl::Status RemoveMarkers(const PagemapScanner& scanner, PageSet* pages);
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_TRACKER_CONTENT_VIEW_H_

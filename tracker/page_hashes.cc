@@ -1,0 +1,40 @@
+#include "tracker/page_hashes.h"
+
+#define XXH_INLINE_ALL
+#include <sys/random.h>
+#include <xxhash.h>
+
+#include "base/status.h"
+
+namespace incr {
+
+RandomPageHasher::RandomPageHasher() : secret_(XXH3_SECRET_DEFAULT_SIZE, '\0') {
+  // getrandom() of up to 256 bytes neither fails nor falls short once seeded.
+  const ssize_t n = ::getrandom(secret_.data(), secret_.size(), 0);
+  INCR_CHECK(n == static_cast<ssize_t>(secret_.size()));
+}
+
+PageHash RandomPageHasher::Hash(const uint8_t* page) const {
+  const XXH128_hash_t hash =
+      XXH3_128bits_withSecret(page, kPageSize, secret_.data(), secret_.size());
+  return {hash.low64, hash.high64};
+}
+
+void PageHashes::Append(uint64_t page, const PageHash& hash) {
+  INCR_CHECK(runs_.empty() || page >= runs_.back().end());
+  if (!runs_.empty() && runs_.back().end() == page) {
+    ++runs_.back().count;
+  } else {
+    runs_.push_back({page, 1});
+  }
+  hashes_.push_back(hash);
+}
+
+const PageHash* PageHashes::Cursor::Find(uint64_t page) {
+  const std::vector<PageRange>& runs = hashes_->runs_;
+  while (run_ < runs.size() && runs[run_].end() <= page) run_start_ += runs[run_++].count;
+  if (run_ == runs.size() || runs[run_].first > page) return nullptr;
+  return &hashes_->hashes_[run_start_ + (page - runs[run_].first)];
+}
+
+}  // namespace incr

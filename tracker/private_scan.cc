@@ -1,0 +1,210 @@
+#include "tracker/private_scan.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+#include "process/kernel_abi.h"
+
+namespace incr {
+namespace {
+
+constexpr uint64_t kPopulated = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+constexpr uint64_t kBridgedPages = 256;  // Looking at them costs less than another system call.
+
+// `pages` in few runs: smaller gaps are filled.
+std::vector<PageRange> Coalesce(const PageSet& pages) {
+  std::vector<PageRange> coarse;
+  for (PageRange run : pages.runs()) {
+    if (!coarse.empty() && run.first - coarse.back().end() < kBridgedPages) {
+      coarse.back().count = run.end() - coarse.back().first;
+    } else {
+      coarse.push_back(run);
+    }
+  }
+  return coarse;
+}
+
+// The mapped pages of `map` in `span`.
+PageSet MappedIn(const MemoryMap& map, PageRange span) {
+  PageSet mapped;
+  auto first = std::lower_bound(map.begin(), map.end(), span.first,
+                                [](const MemoryMapping& mapping, uint64_t page) {
+                                  return mapping.pages().first < page;
+                                });
+  for (auto it = first; it != map.end() && it->pages().first < span.end(); ++it) {
+    mapped.Add(it->pages());
+  }
+  return mapped;
+}
+
+}  // namespace
+
+PrivateScan::PrivateScan(PagemapScanner scanner, const MemoryMap* map,
+                         const UffdTrackerTraits& traits)
+    : scanner_(std::move(scanner)), map_(map), traits_(traits), spans_(ScanSpans(*map)) {}
+
+absl::StatusOr<PrivateScan> PrivateScan::Open(const ProcessHandle& process, const MemoryMap& map,
+                                              const UffdTrackerTraits& traits) {
+  INCR_ASSIGN_OR_RETURN(PagemapScanner scanner, PagemapScanner::Open(process));
+  return PrivateScan(std::move(scanner), &map, traits);
+}
+
+ScanQuery PrivateScan::OwnContent(const ScanSpan& span) const {
+  ScanQuery query;
+  query.inverted = PAGE_IS_PFNZERO | traits_.guard_category | (span.files ? PAGE_IS_FILE : 0);
+  query.all_of = query.inverted;
+  query.any_of = kPopulated;
+  query.report = kPopulated | PAGE_IS_WRITTEN;
+  return query;
+}
+
+absl::Status PrivateScan::ScanInto(PageRange range, const ScanQuery& query, Runs* runs) const {
+  return scanner_.Scan(range, query, [&](PageRange found, uint64_t categories) {
+    const bool written = categories & PAGE_IS_WRITTEN;
+    if (categories & (PAGE_IS_PFNZERO | traits_.guard_category)) {
+      runs->empty.Add(found);
+    } else if (categories & PAGE_IS_SWAPPED) {
+      (written ? runs->written_swapped : runs->clean_swapped).Add(found);
+    } else if (categories & PAGE_IS_PRESENT) {
+      (written ? runs->written : runs->clean).Add(found);
+    } else {
+      runs->empty.Add(found);
+    }
+  });
+}
+
+absl::StatusOr<PageSet> PrivateScan::FindUnregistered() {
+  Runs runs;
+  for (const ScanSpan& span : spans_) {
+    ScanQuery query;
+    if (span.files) {
+      query = OwnContent(span);
+    } else {
+      query.report = kPopulated | PAGE_IS_PFNZERO | traits_.guard_category;
+    }
+    query.inverted |= PAGE_IS_WPALLOWED;
+    query.all_of |= PAGE_IS_WPALLOWED;
+    query.report &= ~uint64_t{PAGE_IS_WRITTEN};  // Means nothing there.
+    Runs found;
+    INCR_RETURN_IF_ERROR(ScanInto(span.pages, query, &found));
+    runs.clean.Add(found.clean);
+    runs.clean_swapped.Add(found.clean_swapped);
+    if (span.files) continue;
+    unregistered_.Add(found.clean);
+    unregistered_.Add(found.clean_swapped);
+    unregistered_.Add(found.empty);
+  }
+  PageSet written, content;
+  INCR_RETURN_IF_ERROR(Settle(std::move(runs), &written, &content));
+  return content;
+}
+
+absl::Status PrivateScan::TakeWritten(PageSet* written) const {
+  Runs runs;
+  absl::Status status;
+  for (const ScanSpan& span : spans_) {
+    ScanQuery query = OwnContent(span);
+    query.all_of |= PAGE_IS_WRITTEN;
+    query.write_protect = true;
+    status = ScanInto(span.pages, query, &runs);
+    if (!status.ok()) break;
+  }
+  PageSet content;
+  const absl::Status settled = Settle(std::move(runs), written, &content);
+  return status.ok() ? settled : status;
+}
+
+absl::Status PrivateScan::TakeWrittenAndContent(PageSet* written, PageSet* content) const {
+  Runs runs;
+  absl::Status status;
+  for (const ScanSpan& span : spans_) {
+    if (span.files) {
+      ScanQuery query = OwnContent(span);
+      query.write_protect = true;
+      status = ScanInto(span.pages, query, &runs);
+    } else {
+      status = ScanAnonymous(span.pages, &runs);
+    }
+    if (!status.ok()) break;
+  }
+  const absl::Status settled = Settle(std::move(runs), written, content);
+  return status.ok() ? settled : status;
+}
+
+// Where something may have been written or be empty. Elsewhere in `span` all is armed content.
+absl::StatusOr<PageSet> PrivateScan::PlacesToLookAt(PageRange span) const {
+  PageSet places;
+  if (!traits_.written_reports_empty || traits_.guard_category == 0) {
+    places.Add(span);
+    return places;
+  }
+  ScanQuery query;
+  query.all_of = PAGE_IS_WRITTEN;
+  query.report = PAGE_IS_WRITTEN;
+  INCR_RETURN_IF_ERROR(scanner_.Scan(span, query, [&](PageRange r, uint64_t) { places.Add(r); }));
+  PageSet here;
+  here.Add(span);
+  places.Add(unregistered_.Intersect(here));
+  return places;
+}
+
+absl::Status PrivateScan::ScanAnonymous(PageRange span, Runs* runs) const {
+  INCR_ASSIGN_OR_RETURN(PageSet places, PlacesToLookAt(span));
+  ScanQuery query;  // Not present, or the zero page, or written.
+  query.inverted = PAGE_IS_PRESENT;
+  query.any_of = PAGE_IS_PRESENT | PAGE_IS_PFNZERO | PAGE_IS_WRITTEN;
+  query.report = kPopulated | PAGE_IS_PFNZERO | PAGE_IS_WRITTEN | traits_.guard_category;
+  Runs found;
+  for (PageRange place : Coalesce(places)) {
+    INCR_RETURN_IF_ERROR(ScanInto(place, query, &found));
+  }
+  // The target is stopped: what that scan saw, this one arms. What is not registered it passes
+  // over.
+  PageSet to_arm = found.written;
+  to_arm.Add(found.written_swapped);
+  ScanQuery arm = OwnContent({span, false});
+  arm.all_of |= PAGE_IS_WRITTEN;
+  arm.write_protect = true;
+  for (PageRange run : Coalesce(to_arm)) {
+    INCR_RETURN_IF_ERROR(scanner_.Scan(run, arm, [](PageRange, uint64_t) {}));
+  }
+  PageSet clean = MappedIn(*map_, span);
+  for (const PageSet* other :
+       {&found.empty, &found.written, &found.written_swapped, &found.clean_swapped}) {
+    clean.Remove(*other);
+  }
+  runs->clean.Add(clean);
+  runs->written.Add(found.written);
+  runs->written_swapped.Add(found.written_swapped);
+  runs->clean_swapped.Add(found.clean_swapped);
+  return absl::OkStatus();
+}
+
+absl::Status PrivateScan::Settle(Runs runs, PageSet* written, PageSet* content) const {
+  absl::Status status;
+  // Armed markers look like clean swapped pages. In anonymous memory only guards leave them, so
+  // where a category tells guards, the perhaps millions of swapped pages there need no look.
+  PageSet doubtful = std::move(runs.clean_swapped);
+  if (traits_.guard_category != 0 && !doubtful.empty()) {
+    PageSet of_files = doubtful.Intersect(PrivateFilePages(*map_));
+    doubtful.Remove(of_files);
+    content->Add(doubtful);
+    doubtful = std::move(of_files);
+  }
+  if (traits_.markers_visible) {
+    status = RemoveMarkers(scanner_, &runs.written_swapped);
+    if (status.ok()) status = RemoveMarkers(scanner_, &doubtful);
+  } else {
+    written->Add(doubtful);  // Cannot tell: the caller reads it.
+  }
+  written->Add(runs.written);
+  written->Add(runs.written_swapped);
+  content->Add(doubtful);
+  content->Add(runs.clean);
+  content->Add(runs.written);
+  content->Add(runs.written_swapped);
+  return status;
+}
+
+}  // namespace incr

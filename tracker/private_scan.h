@@ -1,0 +1,79 @@
+// private_scan.h — reads from the page tables which private pages of a process were written, and
+// which have content of their own. The knowledge of PAGEMAP_SCAN's categories is here.
+//
+// Own content: an entry that is neither a page of the file behind the mapping, nor the zero page, nor a
+// marker. Only content is ever write-protected: protecting holes costs page tables (32 MiB for a
+// reservation of 16 GiB).
+//
+// What costs, for each page of 4 KiB (measured, 6.18): 2 ns in a scan for PAGE_IS_WRITTEN and nothing
+// else, 4 ns in any other, 15 ns if it matches, 100 ns to tell whether it is a file's, since the kernel then
+// looks at its struct page. Hence a freeze asks for what changed and what is empty, never for "all
+// content"; looks closely only there; and asks for files only where there are files. 1 GiB of
+// anonymous memory: 0.5 ms clean; with "all content" 4 ms, with files 25 ms.
+//
+// Not thread-safe.
+#ifndef INCR_CKPT_TRACKER_PRIVATE_SCAN_H_
+#define INCR_CKPT_TRACKER_PRIVATE_SCAN_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/page_range.h"
+#include "process/memory_map.h"
+#include "process/pagemap_scan.h"
+#include "tracker/content_view.h"
+
+namespace incr {
+
+// What differs between kernels. The defaults are right everywhere, if slower.
+struct UffdTrackerTraits {
+  uint64_t guard_category = 0;   // PAGE_IS_GUARD where PAGEMAP_SCAN knows it (6.15)
+  bool markers_visible = false;  // pagemap shows us frame bits (CAP_SYS_ADMIN)
+  // PAGE_IS_WRITTEN holds for all that is empty in a registered mapping, whole page tables
+  // included. Kernels before 2026's fixes let those out.
+  bool written_reports_empty = false;
+};
+
+class PrivateScan {
+ public:
+  // `map` outlives it. Opens the process's pagemap.
+  static absl::StatusOr<PrivateScan> Open(const ProcessHandle& process, const MemoryMap& map,
+                                          const UffdTrackerTraits& traits);
+
+  // Content in private mappings that are registered with no userfaultfd. Before the others.
+  absl::StatusOr<PageSet> FindUnregistered();
+
+  // Written content in registered mappings. Destructive: re-armed. On an error `written` has
+  // what was read so far.
+  absl::Status TakeWritten(PageSet* written) const;
+
+  // The same with all content, registered or not. The target is stopped.
+  absl::Status TakeWrittenAndContent(PageSet* written, PageSet* content) const;
+
+ private:
+  PrivateScan(PagemapScanner scanner, const MemoryMap* map, const UffdTrackerTraits& traits);
+
+  // Runs by what is known of them from their categories alone.
+  struct Runs {
+    PageSet written, clean;
+    PageSet written_swapped, clean_swapped;  // perhaps markers
+    PageSet empty;
+  };
+  ScanQuery OwnContent(const ScanSpan& span) const;
+  absl::Status ScanInto(PageRange range, const ScanQuery& query, Runs* runs) const;
+  absl::Status ScanAnonymous(PageRange span, Runs* runs) const;
+  absl::StatusOr<PageSet> PlacesToLookAt(PageRange span) const;
+  absl::Status Settle(Runs runs, PageSet* written, PageSet* content) const;
+
+  PagemapScanner scanner_;
+  const MemoryMap* map_;
+  UffdTrackerTraits traits_;
+  std::vector<ScanSpan> spans_;
+  PageSet unregistered_;  // anonymous mappings, whole
+};
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_TRACKER_PRIVATE_SCAN_H_

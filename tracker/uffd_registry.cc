@@ -1,0 +1,79 @@
+#include "tracker/uffd_registry.h"
+
+#include <utility>
+
+#include "absl/functional/function_ref.h"
+#include "absl/strings/str_format.h"
+#include "process/userfaultfd.h"
+#include "tracker/content_view.h"
+
+namespace incr {
+namespace {
+
+// Calls `visit` for each private mapping with a page in `pages`.
+void ForEachMappingOf(const MemoryMap& map, const PageSet& pages,
+                      absl::FunctionRef<void(const MemoryMapping&)> visit) {
+  auto run = pages.runs().begin();
+  for (const MemoryMapping& mapping : map) {
+    const PageRange range = mapping.pages();
+    while (run != pages.runs().end() && run->end() <= range.first) ++run;
+    if (run == pages.runs().end()) break;
+    if (run->first >= range.end() || !IsPrivate(mapping)) continue;
+    visit(mapping);
+  }
+}
+
+}  // namespace
+
+// Suspect until the kernel has cleared all of `range`; it stops at the first mapping that is not
+// registered.
+absl::Status UffdRegistry::Clear(PageRange range) {
+  absl::Status status = WriteProtect(uffd_.get(), range, /*protect=*/false);
+  if (status.ok()) suspect_.Remove(range);
+  return status;
+}
+
+void UffdRegistry::RegisterAll(MemoryMap map,
+                               absl::FunctionRef<absl::StatusOr<MemoryMap>()> reread) {
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    for (PageRange span : PrivateSpans(map)) {
+      if (RegisterWriteProtect(uffd_.get(), span).ok()) {
+        suspect_.Add(span);  // Bits that the tracker of another time may have left.
+        (void)Clear(span);
+      }
+      // Otherwise one mapping spoils the span, and the next freeze does them one by one.
+    }
+    absl::StatusOr<MemoryMap> now = reread();
+    if (!now.ok() || *now == map) return;
+    map = *std::move(now);
+  }
+}
+
+void UffdRegistry::RegisterFrozen(const MemoryMap& map, const PageSet& unregistered) {
+  warnings_.clear();
+  ForEachMappingOf(map, unregistered, [&](const MemoryMapping& mapping) {
+    const PageRange pages = mapping.pages();
+    const absl::Status status = RegisterWriteProtect(uffd_.get(), pages);
+    if (status.ok()) {
+      suspect_.Add(pages);  // For ClearSuspects.
+    } else {
+      warnings_.push_back(absl::StrFormat(
+          "memory at %x-%x %s cannot be tracked, it is saved whole each time: %s", mapping.start,
+          mapping.end, mapping.name, status.message()));
+    }
+  });
+}
+
+const PageSet& UffdRegistry::ClearSuspects(const MemoryMap& map) {
+  const PageSet suspect = std::move(suspect_);
+  suspect_.Clear();  // What is not mapped now, or is not private, has no bits of ours.
+  ForEachMappingOf(map, suspect, [&](const MemoryMapping& mapping) {
+    const PageRange pages = mapping.pages();
+    suspect_.Add(pages);
+    // Not registered, although it is in a freeze: it counts as written for that alone.
+    if (absl::IsNotFound(Clear(pages))) suspect_.Remove(pages);
+  });
+  return suspect_;
+}
+
+}  // namespace incr

@@ -1,0 +1,61 @@
+// uffd_registry.h — which of a process's mappings are registered with our userfaultfd, and which
+// protection bits can be believed.
+//
+// The kernel's own word (PAGE_IS_WPALLOWED) says what is registered; nothing here remembers it.
+// But a bit may lie. mremap onto a place beside a registered mapping may merge the two, and then
+// drops the registration of both without clearing the neighbour's bits (seen on 6.18). A write to the
+// neighbour now makes its page writable and keeps the bit. Registered again, that page looks armed and
+// clean for ever, and no scan arms it again. Hence the rule: a mapping that was found unregistered
+// has all its bits cleared after it is registered and before it is scanned.
+//
+// Registration splits a mapping at the ends of the range given, and mremap of two mappings as if they
+// were one fails (before 6.17) or stops half-way, where an untracked program would succeed: a
+// realloc() that returns null. So only whole mappings are registered, and since a running
+// target's mappings change between our look and our call, only in a freeze. (mem_chaos died of it.)
+//
+// Not thread-safe.
+#ifndef INCR_CKPT_TRACKER_UFFD_REGISTRY_H_
+#define INCR_CKPT_TRACKER_UFFD_REGISTRY_H_
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/page_range.h"
+#include "base/scoped_fd.h"
+#include "process/memory_map.h"
+
+namespace incr {
+
+class UffdRegistry {
+ public:
+  explicit UffdRegistry(ScopedFd uffd) : uffd_(std::move(uffd)) {}
+
+  // All private mappings, before anything of this process was armed by us. The target may run:
+  // `reread` gives its map again, to mend what changed meanwhile.
+  void RegisterAll(MemoryMap map, absl::FunctionRef<absl::StatusOr<MemoryMap>()> reread);
+
+  // In a freeze: the private mappings that `unregistered` lies in. What cannot be registered gets a
+  // warning.
+  void RegisterFrozen(const MemoryMap& map, const PageSet& unregistered);
+
+  // In a freeze, before the scan: clears what is suspect. Content in what could not be cleared,
+  // which is returned, counts as written.
+  const PageSet& ClearSuspects(const MemoryMap& map);
+
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
+ private:
+  absl::Status Clear(PageRange range);
+
+  const ScopedFd uffd_;
+  PageSet suspect_;
+  std::vector<std::string> warnings_;
+};
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_TRACKER_UFFD_REGISTRY_H_

@@ -1,0 +1,630 @@
+// The contract of write_tracker.h, promise by promise, over every back end.
+// Every Epoch() also checks the whole image against the target's memory.
+#include "tracker/write_tracker.h"
+
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_format.h"
+#include "gtest/gtest.h"
+#include "process/frozen_process.h"
+#include "process/kernel_abi.h"
+#include "tracker/tracker_rig.h"
+
+namespace incr {
+namespace {
+
+constexpr uint64_t kArena = 0x200000000000;
+constexpr uint64_t kOther = 0x210000000000;
+constexpr int kRw = PROT_READ | PROT_WRITE;
+
+constexpr uint64_t P(uint64_t address) { return address / kPageSize; }
+PageRange Pages(uint64_t address, uint64_t count) { return {P(address), count}; }
+uint64_t Page(uint64_t n) { return kArena + n * kPageSize; }
+
+PageSet Set(std::initializer_list<PageRange> ranges) {
+  PageSet set;
+  for (PageRange r : ranges) set.Add(r);
+  return set;
+}
+PageSet InArena(const PageSet& pages, uint64_t count = 1 << 20) {
+  return pages.Intersect(Set({Pages(kArena, count)}));
+}
+
+class WriteTrackerTest : public ::testing::TestWithParam<BackEnd> {
+ protected:
+  void SetUp() override {
+    std::string why;
+    if (GetParam().traits && !ChooseTracker("uffd-wp-async", &why).ok()) {
+      GTEST_SKIP() << ChooseTracker("uffd-wp-async", &why).status();
+    }
+    rig_.emplace(GetParam());
+  }
+  // Does this back end tell a dropped private copy from a swapped one? If not it is saved.
+  bool sees_markers() const { return compares() || GetParam().traits->markers_visible; }
+  bool compares() const { return !GetParam().traits.has_value(); }
+  TrackerRig& rig() { return *rig_; }
+
+  // Anonymous memory with content, and a first durable epoch.
+  void StartWith(uint64_t pages, const char* kind = "anon") {
+    rig().Do("map %lx %lx %x %s", kArena, pages, kRw, kind);
+    rig().Do("fill %lx %lx 1", kArena, pages);
+    rig().Arm();
+    ASSERT_NO_FATAL_FAILURE(rig().Epoch());
+  }
+
+  std::optional<TrackerRig> rig_;
+};
+
+INSTANTIATE_TEST_SUITE_P(BackEnds, WriteTrackerTest, ::testing::ValuesIn(AllBackEnds()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_P(WriteTrackerTest, FirstEpochTakesAllThatIsThere) {
+  rig().Do("map %lx 8 %x anon", kArena, kRw);
+  rig().Do("fill %lx 3 1", Page(2));
+  rig().Arm();
+  const TakenPages taken = rig().Epoch();
+  EXPECT_EQ(InArena(taken.written), Set({Pages(Page(2), 3)}));
+  EXPECT_TRUE(taken.gone.empty());
+  EXPECT_GE(taken.pages_scanned, taken.written.page_count());
+  EXPECT_GT(taken.written.page_count(), 10u);  // Stack, heap, data of libraries.
+}
+
+TEST_P(WriteTrackerTest, OnlyPagesWrittenSinceAreTakenAgain) {
+  StartWith(64);
+  EXPECT_TRUE(InArena(rig().Epoch().written).empty());
+  rig().Do("poke %lx 7f", Page(5));
+  rig().Do("poke %lx 7f", Page(40) + 4095);
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(5), 1), Pages(Page(40), 1)}));
+  EXPECT_TRUE(InArena(rig().Epoch().written).empty());
+}
+
+TEST_P(WriteTrackerTest, CleanTextIsNotTakenAndAPrivateCopyIs) {
+  rig().Do("map %lx 8 %x file 2", kArena, kRw);
+  rig().Do("peek %lx 8", kArena);
+  rig().Arm();
+  EXPECT_TRUE(InArena(rig().Epoch().written).empty());
+  rig().Do("poke %lx 7f", Page(3));
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(3), 1)}));
+  EXPECT_TRUE(InArena(rig().Epoch().written).empty());
+}
+
+TEST_P(WriteTrackerTest, APrivateCopyThatIsDroppedIsTheFilesAgain) {
+  StartWith(8, "file");
+  rig().Do("advise %lx 2 %x", Page(1), MADV_DONTNEED);
+  const PageSet gone = rig().Epoch().gone;
+  if (sees_markers()) {
+    EXPECT_EQ(gone, Set({Pages(Page(1), 2)}));
+  }
+  rig().Do("peek %lx 8", kArena);
+  const PageSet gone_later = rig().Epoch().gone;
+  EXPECT_EQ(gone_later.empty(), sees_markers());
+  rig().Do("poke %lx 55", Page(1));
+  EXPECT_EQ(InArena(rig().Epoch({.deep = true}).written), Set({Pages(Page(1), 1)}));
+}
+
+TEST_P(WriteTrackerTest, APrivateCopyDroppedAndReadAtOnceIsGone) {
+  StartWith(8, "file");
+  rig().Do("advise %lx 2 %x", Page(1), MADV_DONTNEED);
+  rig().Do("peek %lx 8", kArena);
+  EXPECT_EQ(rig().Epoch().gone, Set({Pages(Page(1), 2)}));
+}
+
+TEST_P(WriteTrackerTest, DroppedPagesAreGone) {
+  StartWith(16);
+  rig().Do("advise %lx 3 %x", Page(4), MADV_DONTNEED);
+  EXPECT_EQ(InArena(rig().Epoch().gone), Set({Pages(Page(4), 3)}));
+  EXPECT_TRUE(InArena(rig().Epoch().gone).empty());
+}
+
+TEST_P(WriteTrackerTest, DroppedPagesThatAreReadAreZero) {
+  StartWith(16);
+  rig().Do("advise %lx 3 %x", Page(4), MADV_DONTNEED);
+  rig().Do("peek %lx 10", kArena);
+  const TakenPages taken = rig().Epoch();  // Which checks the image.
+  if (!compares()) {
+    EXPECT_EQ(InArena(taken.gone), Set({Pages(Page(4), 3)}));
+  }
+  rig().Epoch({.deep = true});
+}
+
+TEST_P(WriteTrackerTest, ReadingEmptyMemoryMakesNothingDirty) {
+  StartWith(1);
+  rig().Do("map %lx 100 %x anon", Page(100), kRw);
+  rig().Do("peek %lx 100", Page(100));
+  const TakenPages taken = rig().Epoch({.running_rounds = 1, .arm_new = true});
+  if (!compares()) {  // Compare takes the zero page for one of its own, and of zeros.
+    EXPECT_TRUE(InArena(taken.written).empty());
+  }
+}
+
+TEST_P(WriteTrackerTest, DroppedAndRewrittenPagesAreTaken) {
+  StartWith(16);
+  rig().Do("advise %lx 3 %x", Page(4), MADV_DONTNEED);
+  rig().Do("poke %lx 1", Page(5));
+  const TakenPages taken = rig().Epoch();
+  EXPECT_EQ(InArena(taken.written), Set({Pages(Page(5), 1)}));
+  EXPECT_EQ(InArena(taken.gone), Set({Pages(Page(4), 1), Pages(Page(6), 1)}));
+}
+
+TEST_P(WriteTrackerTest, FreedPagesKeepTheImageTrue) {
+  StartWith(16);
+  rig().Do("advise %lx 8 %x", Page(4), MADV_FREE);
+  rig().Do("poke %lx 1", Page(5));
+  rig().Epoch();
+  rig().Try("advise %lx 8 %x", Page(4), 21 /* MADV_PAGEOUT: reclaims what is free */);
+  rig().Epoch();
+  rig().Epoch({.deep = true});
+}
+
+TEST_P(WriteTrackerTest, NewMemoryIsTakenWhole) {
+  StartWith(4);
+  rig().Do("map %lx 6 %x anon", Page(100), kRw);
+  rig().Do("fill %lx 6 9", Page(100));
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(100), 6)}));
+  rig().Do("poke %lx 1", Page(103));
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(103), 1)}));
+}
+
+TEST_P(WriteTrackerTest, NewMemoryThatWasArmedIsCopiedWhileTheTargetRuns) {
+  StartWith(4);
+  rig().Do("map %lx 100 %x anon", Page(100), kRw);
+  rig().Do("fill %lx 100 9", Page(100));
+  auto unarmed = rig().tracker().CountUnarmed(rig().Maps());
+  ASSERT_TRUE(unarmed.ok());
+  if (!compares()) {
+    EXPECT_EQ(*unarmed, 256u);
+  }
+  const TakenPages running = rig().Epoch({.running_rounds = 1, .arm_new = true, .fail = true});
+  EXPECT_EQ(InArena(running.written), Set({Pages(Page(100), 256)}));
+  rig().Do("poke %lx 1", Page(101));
+  // The failed epoch's come in the running round, only one page is left for the freeze.
+  TakenPages all = rig().Epoch({.running_rounds = 1, .before_freeze = [&] {
+                                  rig().Do("poke %lx 2", Page(102));
+                                }});
+  EXPECT_EQ(InArena(all.written).page_count(), 256u);
+  EXPECT_TRUE(InArena(rig().Epoch().written).empty());
+}
+
+TEST_P(WriteTrackerTest, NewMemoryAtAnOldAddressIsTakenWhole) {
+  StartWith(8);
+  rig().Do("unmap %lx 8", kArena);
+  rig().Do("map %lx 8 %x anon", kArena, kRw);
+  rig().Do("fill %lx 4 77", Page(2));
+  const TakenPages taken = rig().Epoch();
+  EXPECT_EQ(InArena(taken.written), Set({Pages(Page(2), 4)}));
+  EXPECT_EQ(InArena(taken.gone), Set({Pages(kArena, 2), Pages(Page(6), 2)}));
+}
+
+TEST_P(WriteTrackerTest, AnotherKindOfMappingAtAnOldAddressLeavesNothingOfTheOldOne) {
+  StartWith(8);
+  rig().Do("map %lx 8 %x file", kArena, kRw);
+  rig().Do("peek %lx 4", kArena);
+  rig().Do("poke %lx 1", Page(7));
+  TakenPages taken = rig().Epoch();
+  EXPECT_EQ(InArena(taken.written), Set({Pages(Page(7), 1)}));
+  EXPECT_EQ(InArena(taken.gone), Set({Pages(kArena, 7)}));
+
+  rig().Do("map %lx 8 %x shared", kArena, kRw);
+  rig().Do("poke %lx 1", Page(2));
+  taken = rig().Epoch();
+  EXPECT_EQ(InArena(taken.written), Set({Pages(Page(2), 1)}));
+  EXPECT_EQ(InArena(taken.gone), Set({Pages(Page(7), 1)}));
+
+  rig().Do("map %lx 8 %x sharedfile", kArena, PROT_READ);
+  EXPECT_EQ(InArena(rig().Epoch().gone), Set({Pages(Page(2), 1)}));
+}
+
+TEST_P(WriteTrackerTest, UnmappedPagesAreGone) {
+  StartWith(8);
+  rig().Do("unmap %lx 2", Page(3));
+  EXPECT_EQ(rig().Epoch().gone, Set({Pages(Page(3), 2)}));
+}
+
+TEST_P(WriteTrackerTest, MovedMemoryIsTakenAtItsNewPlaceAndGoneFromTheOld) {
+  StartWith(8);
+  rig().Do("move %lx 8 %lx 8", kArena, kOther);
+  const TakenPages taken = rig().Epoch();
+  EXPECT_EQ(taken.gone, Set({Pages(kArena, 8)}));
+  EXPECT_EQ(taken.written.Intersect(Set({Pages(kOther, 8)})).page_count(), 8u);
+}
+
+TEST_P(WriteTrackerTest, CleanMemoryMovedOntoKnownPagesReplacesThem) {
+  // Both places known, both armed: the moved pages look clean to a kernel that carries bits along.
+  rig().Do("map %lx 8 %x anon", kOther, kRw);
+  rig().Do("fill %lx 8 500", kOther);
+  StartWith(8);
+  rig().Do("move %lx 8 %lx 8", kArena, kOther);
+  rig().Epoch();
+  rig().Do("map %lx 8 %x anon", kArena, kRw);
+  rig().Do("fill %lx 8 600", kArena);
+  rig().Epoch();
+  rig().Do("move %lx 4 %lx 4", Page(2), kOther + 2 * kPageSize);
+  rig().Epoch({.running_rounds = 2});
+}
+
+TEST_P(WriteTrackerTest, AMoveBesideTrackedMemoryHidesNoWriteToIt) {
+  StartWith(8);
+  rig().Do("move %lx 4 %lx 4", Page(4), kOther);
+  rig().Epoch();
+  // They merge, the kernel drops the registration of both and leaves the neighbour's bits.
+  rig().Do("move %lx 4 %lx 4", kOther, Page(4));
+  rig().Do("poke %lx 1", Page(1));
+  for (int i = 0; i < 6; ++i) {
+    EXPECT_TRUE(rig().Epoch({.running_rounds = i % 3, .fail = i % 2 == 1})
+                    .written.Contains(P(Page(1))));
+    rig().Do("poke %lx %x", Page(1), 2 + i);
+  }
+}
+
+TEST_P(WriteTrackerTest, AMappingLeftEmptyByAMoveIsGone) {
+  StartWith(8);
+  rig().Do("leave %lx 8 %lx", kArena, kOther);
+  rig().Do("poke %lx 1", Page(3));
+  const TakenPages taken = rig().Epoch();
+  EXPECT_EQ(InArena(taken.gone).page_count(), 7u);
+  rig().Do("poke %lx 2", Page(4));
+  rig().Do("poke %lx 2", kOther);
+  rig().Epoch();
+}
+
+TEST_P(WriteTrackerTest, MemoryGrownInPlaceIsTracked) {
+  StartWith(8);
+  rig().Do("resize %lx 8 10", kArena);
+  rig().Do("fill %lx 4 9", Page(9));
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(9), 4)}));
+  rig().Do("resize %lx 10 4", kArena);
+  EXPECT_EQ(InArena(rig().Epoch().gone).page_count(), 8u);
+}
+
+TEST_P(WriteTrackerTest, TheHeapAndTheStackGrowUnderWatch) {
+  StartWith(1);
+  for (int i = 1; i < 4; ++i) {
+    const uint64_t old_break = rig().Do("brk 10");
+    rig().Do("fill %lx 10 %x", old_break, i);
+    rig().Do("stack %x", i * 64);
+    const TakenPages taken = rig().Epoch({.running_rounds = i % 2});
+    EXPECT_EQ(taken.written.Intersect(Set({Pages(old_break, 16)})).page_count(), 16u);
+  }
+  rig().Do("brk -8");
+  EXPECT_GE(rig().Epoch().gone.page_count(), 8u);
+}
+
+TEST_P(WriteTrackerTest, ProtectionChangesHideNothing) {
+  StartWith(16);
+  rig().Do("protect %lx 4 %x", Page(2), PROT_READ);
+  rig().Do("protect %lx 4 0", Page(8));
+  EXPECT_TRUE(InArena(rig().Epoch().written).empty());
+  rig().Do("protect %lx 10 %x", kArena, kRw);
+  rig().Do("poke %lx 1", Page(3));
+  rig().Do("poke %lx 1", Page(9));
+  rig().Do("poke %lx 1", Page(15));
+  EXPECT_EQ(InArena(rig().Epoch().written),
+            Set({Pages(Page(3), 1), Pages(Page(9), 1), Pages(Page(15), 1)}));
+}
+
+TEST_P(WriteTrackerTest, MemoryWithoutPermissionsIsSavedToo) {
+  StartWith(8);
+  rig().Do("poke %lx 2", Page(1));
+  rig().Do("poke %lx 2", Page(5));
+  rig().Do("protect %lx 8 0", kArena);
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(1), 1), Pages(Page(5), 1)}));
+}
+
+TEST_P(WriteTrackerTest, HugePagesAreTracked) {
+  constexpr uint64_t kHuge = 0x200000000000 + (4ull << 20);
+  rig().Do("map %lx 800 %x anon", kHuge, kRw);
+  if (rig().Try("advise %lx 800 %x", kHuge, MADV_HUGEPAGE) < 0) GTEST_SKIP() << "no huge pages";
+  rig().Do("fill %lx 800 1", kHuge);
+  rig().Arm();
+  EXPECT_EQ(InArena(rig().Epoch({.running_rounds = 1}).written).page_count(), 2048u);
+  rig().Do("poke %lx 1", kHuge + 3 * kPageSize);
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(kHuge + 3 * kPageSize, 1)}));
+  // A whole huge page, and part of one.
+  rig().Do("advise %lx 200 %x", kHuge + (2 << 20), MADV_DONTNEED);
+  rig().Do("advise %lx 4 %x", kHuge + (4 << 20) + 8 * kPageSize, MADV_DONTNEED);
+  EXPECT_EQ(InArena(rig().Epoch().gone).page_count(), 512u + 4);
+  rig().Do("poke %lx 1", kHuge + (2 << 20) + kPageSize);
+  EXPECT_TRUE(rig().Epoch().written.Contains(P(kHuge + (2 << 20) + kPageSize)));
+  rig().Try("advise %lx 200 %x", kHuge, MADV_COLLAPSE);
+  rig().Epoch();
+  rig().Do("move %lx 400 %lx 400", kHuge, kOther);
+  rig().Epoch();
+}
+
+TEST_P(WriteTrackerTest, GuardPagesHaveNoContent) {
+  StartWith(8);
+  if (rig().Try("advise %lx 2 %x", Page(2), MADV_GUARD_INSTALL) < 0) {
+    GTEST_SKIP() << "no guard pages before Linux 6.13";
+  }
+  const TakenPages taken = rig().Epoch({.running_rounds = 1});
+  if (sees_markers()) {
+    EXPECT_EQ(InArena(taken.gone), Set({Pages(Page(2), 2)}));
+    EXPECT_TRUE(InArena(taken.written).empty());
+  }
+  rig().Epoch({.running_rounds = 1});
+  rig().Do("advise %lx 2 %x", Page(2), MADV_GUARD_REMOVE);
+  rig().Do("poke %lx 1", Page(3));
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(3), 1)}));
+}
+
+TEST_P(WriteTrackerTest, SharedMemoryWrittenByOthersIsTaken) {
+  StartWith(8, "shared");
+  EXPECT_TRUE(InArena(rig().Epoch().written).empty());
+  // This process is the other one: through the object, not through the target's page tables.
+  const std::string object = rig().process().ProcPath(
+      absl::StrFormat("map_files/%x-%x", kArena, Page(8)));
+  const ScopedFd fd(open(object.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(fd.ok()) << strerror(errno);
+  ASSERT_EQ(pwrite(fd.get(), "other", 5, 3 * kPageSize + 100), 5);
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(3), 1)}));
+  rig().Do("poke %lx 1", Page(4));
+  EXPECT_EQ(InArena(rig().Epoch({.running_rounds = 1}).written), Set({Pages(Page(4), 1)}));
+}
+
+TEST_P(WriteTrackerTest, SharedPagesThatOnlyOthersTouchedAreTakenAndHolesAreNot) {
+  rig().Do("map %lx 8 %x shared", kArena, kRw);
+  rig().Arm();
+  const std::string object = rig().process().ProcPath(
+      absl::StrFormat("map_files/%x-%x", kArena, Page(8)));
+  const ScopedFd fd(open(object.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(pwrite(fd.get(), "other", 5, 3 * kPageSize + 100), 5);
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(3), 1)}));
+  struct stat facts;
+  ASSERT_EQ(fstat(fd.get(), &facts), 0);
+  EXPECT_EQ(facts.st_blocks, 8);  // Looking has populated nothing.
+}
+
+TEST_P(WriteTrackerTest, SharedMemoryThatIsPunchedIsGone) {
+  StartWith(8, "shared");
+  rig().Do("advise %lx 2 %x", Page(3), MADV_REMOVE);
+  EXPECT_EQ(InArena(rig().Epoch().gone), Set({Pages(Page(3), 2)}));
+  rig().Do("advise %lx 2 %x", Page(5), MADV_DONTNEED);  // Drops nothing: the object has it.
+  EXPECT_TRUE(InArena(rig().Epoch().gone).empty());
+}
+
+TEST_P(WriteTrackerTest, SharedMemoryMappedTwiceIsTakenAtBothPlaces) {
+  rig().Do("map %lx 4 %x sharedfile", kArena, kRw);
+  rig().Do("map %lx 4 %x sharedfile 1", kOther, kRw);
+  rig().Arm();
+  rig().Epoch();
+  rig().Do("poke %lx 1", Page(2));
+  const TakenPages taken = rig().Epoch();
+  EXPECT_TRUE(taken.written.Contains(P(Page(2))));
+  EXPECT_TRUE(taken.written.Contains(P(kOther + kPageSize)));
+}
+
+TEST_P(WriteTrackerTest, NeighboursThatMergeInTheFreezeKeepTheirFile) {
+  rig().Do("map %lx 4 %x file 0", kArena, kRw);
+  rig().Do("map %lx 4 %x sharedfile 8", kOther, kRw);
+  rig().Arm();
+  rig().Epoch();
+  // Not registered, so not merged yet; at the freeze the Take registers and the kernel merges.
+  rig().Do("map %lx 4 %x file 4", Page(4), kRw);
+  rig().Do("map %lx 4 %x sharedfile c", kOther + 4 * kPageSize, kRw);
+  rig().Do("fill %lx 1 5", Page(4));
+  rig().Do("fill %lx 2 5", kOther + 3 * kPageSize);
+  EXPECT_EQ(InArena(rig().Epoch({.deep = true}).written), Set({Pages(Page(4), 1)}));
+  EXPECT_EQ(rig().MappingAt(kArena).end, Page(8));
+}
+
+TEST_P(WriteTrackerTest, ASharedFileEndsWhereItEnds) {
+  rig().Do("map %lx 14 %x sharedfile", kArena, kRw);  // 20 pages of a file of 16 and a bit
+  rig().Arm();
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(kArena, 17)}));
+  EXPECT_TRUE(InArena(rig().Epoch().written).empty());
+  // Beyond the end, but in the last page: no read(2) of the file shows it.
+  rig().Do("poke %lx 1", Page(16) + 3000);
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(16), 1)}));
+  rig().Do("truncate 8 0");
+  EXPECT_EQ(InArena(rig().Epoch().gone), Set({Pages(Page(8), 9)}));
+  rig().Do("truncate 20 0");
+  rig().Do("poke %lx 1", Page(18));
+  EXPECT_TRUE(InArena(rig().Epoch().written).Contains(P(Page(18))));
+}
+
+TEST_P(WriteTrackerTest, AFileTruncatedUnderAPrivateMappingTakesItsCopiesAlong) {
+  StartWith(16, "file");
+  rig().Do("truncate 8 0");
+  const PageSet gone = InArena(rig().Epoch().gone);
+  if (sees_markers()) {
+    EXPECT_EQ(gone, Set({Pages(Page(8), 8)}));
+  }
+  rig().Do("truncate 10 0");
+  rig().Do("poke %lx 1", Page(12));
+  const PageSet written = InArena(rig().Epoch().written);
+  EXPECT_TRUE(written.Contains(P(Page(12))));
+  EXPECT_TRUE(!sees_markers() || written.page_count() == 1);
+}
+
+TEST_P(WriteTrackerTest, ZeroDeviceMemoryIsAnonymousMemory) {
+  StartWith(8, "zero");
+  rig().Do("poke %lx 1", Page(3));
+  rig().Do("advise %lx 1 %x", Page(4), MADV_DONTNEED);
+  const TakenPages taken = rig().Epoch({.deep = true});
+  EXPECT_EQ(InArena(taken.written), Set({Pages(Page(3), 1)}));
+  EXPECT_EQ(InArena(taken.gone), Set({Pages(Page(4), 1)}));
+}
+
+TEST_P(WriteTrackerTest, AForkHidesNothing) {
+  StartWith(16);
+  rig().Do("fork");
+  rig().Do("poke %lx 1", Page(3));
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(3), 1)}));
+  rig().Do("poke %lx 2", Page(3));
+  rig().Do("reap");
+  rig().Do("poke %lx 2", Page(5));
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(3), 1), Pages(Page(5), 1)}));
+}
+
+TEST_P(WriteTrackerTest, WritesByTheKernelAndByOtherProcessesAreTaken) {
+  StartWith(16);
+  rig().Do("sysread %lx 1800", Page(3) + 100);
+  iovec local{const_cast<char*>("poked"), 5};
+  iovec remote{reinterpret_cast<void*>(Page(9) + 50), 5};
+  ASSERT_EQ(process_vm_writev(rig().process().pid(), &local, 1, &remote, 1, 0), 5);
+  const ScopedFd mem(open(rig().process().ProcPath("mem").c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(pwrite(mem.get(), "poked", 5, Page(12)), 5);
+  EXPECT_EQ(InArena(rig().Epoch().written),
+            Set({Pages(Page(3), 2), Pages(Page(9), 1), Pages(Page(12), 1)}));
+}
+
+TEST_P(WriteTrackerTest, AFailedEpochKeepsItsDirtyPages) {
+  StartWith(16);
+  rig().Do("poke %lx 1", Page(3));
+  rig().Epoch({.running_rounds = 1, .fail = true});
+  rig().Do("poke %lx 1", Page(4));
+  rig().Epoch({.fail = true});
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(3), 2)}));
+  EXPECT_TRUE(InArena(rig().Epoch().written).empty());
+}
+
+TEST_P(WriteTrackerTest, AFailedFirstEpochIsFollowedByAFullOne) {
+  rig().Do("map %lx 8 %x anon", kArena, kRw);
+  rig().Do("fill %lx 8 1", kArena);
+  rig().Arm();
+  rig().Epoch({.running_rounds = 2, .fail = true});
+  EXPECT_EQ(InArena(rig().Epoch({.running_rounds = 1}).written), Set({Pages(kArena, 8)}));
+}
+
+TEST_P(WriteTrackerTest, APageThatReturnsToItsOldContentAfterItWasCopiedIsCopiedAgain) {
+  StartWith(8, "shared");
+  rig().Do("map %lx 8 %x anon", Page(8), kRw);
+  for (const uint64_t page : {Page(3), Page(11)}) {
+    rig().Do("poke %lx 1", page);
+    rig().Epoch();
+    rig().Do("poke %lx 2", page);
+    rig().Epoch({.fail = true});
+    // Owed now; copied as 2 in the running round, but 1 at the freeze, as in the last durable epoch.
+    rig().Epoch({.running_rounds = 1, .before_freeze = [&] { rig().Do("poke %lx 1", page); }});
+  }
+}
+
+TEST_P(WriteTrackerTest, WhatAFailedEpochSaidIsGoneIsSaidAgain) {
+  StartWith(16);
+  rig().Do("advise %lx 2 %x", Page(3), MADV_DONTNEED);
+  rig().Do("unmap %lx 1", Page(9));
+  rig().Epoch({.fail = true});
+  EXPECT_EQ(rig().Epoch().gone, Set({Pages(Page(3), 2), Pages(Page(9), 1)}));
+}
+
+TEST_P(WriteTrackerTest, PagesPutBackComeAgain) {
+  StartWith(16);
+  rig().tracker().PutBack(Set({Pages(Page(3), 2)}));
+  const TakenPages taken = rig().Epoch({.running_rounds = 1});
+  EXPECT_EQ(InArena(taken.written), Set({Pages(Page(3), 2)}));
+}
+
+TEST_P(WriteTrackerTest, ArmedWithAKnownTableOnlyTheDifferenceIsTaken) {
+  StartWith(16);
+  PageSet known;
+  for (const auto& [page, bytes] : rig().image()) known.Add({page, 1});
+  // As if the table lacked 2 of the pages, and knew 3 that the process does not have.
+  known.Remove(Pages(Page(4), 2));
+  known.Add(Pages(Page(64), 3));
+  rig().ArmWith(known);
+  TakenPages taken = rig().Epoch({.running_rounds = 1});
+  EXPECT_EQ(InArena(taken.written), Set({Pages(Page(4), 2)}));
+  EXPECT_EQ(InArena(taken.gone), Set({Pages(Page(64), 3)}));
+  rig().Do("poke %lx 1", Page(7));
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(7), 1)}));
+}
+
+TEST_P(WriteTrackerTest, ArmedWithAKnownTableSharedMemoryIsNotTakenAgain) {
+  StartWith(8, "shared");
+  PageSet known;
+  for (const auto& [page, bytes] : rig().image()) known.Add({page, 1});
+  rig().ArmWith(known);
+  EXPECT_TRUE(InArena(rig().Epoch().written).empty());
+  rig().Do("poke %lx 1", Page(7));
+  EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(7), 1)}));
+}
+
+TEST_P(WriteTrackerTest, NoWriteIsLostWhileTheTargetWritesAtFullSpeed) {
+  StartWith(2048);
+  rig().Do("scribble %lx 800", kArena);
+  for (int i = 0; i < 20; ++i) {
+    rig().Epoch({.running_rounds = i % 4, .fail = i % 5 == 3});
+    if (HasFailure()) break;
+  }
+  rig().Do("calm");
+  rig().Epoch();
+  EXPECT_TRUE(InArena(rig().Epoch().written).empty());
+}
+
+TEST_P(WriteTrackerTest, HugeReservationsCostNothing) {
+  StartWith(4);
+  rig().Do("map %lx %x %x noreserve", kOther, 1 << 20, kRw);  // 4 GiB
+  rig().Do("poke %lx 1", kOther + (3ul << 30));
+  const TakenPages taken = rig().Epoch({.running_rounds = 1});
+  EXPECT_EQ(taken.written.Intersect(Set({Pages(kOther, 1 << 20)})).page_count(), 1u);
+  // Armed holes would show as page tables: 8 MiB for 4 GiB.
+  auto status = std::string(absl::StrFormat("/proc/%d/status", rig().process().pid()));
+  FILE* file = fopen(status.c_str(), "re");
+  ASSERT_NE(file, nullptr);
+  char line[256];
+  long kib = -1;
+  while (fgets(line, sizeof line, file)) sscanf(line, "VmPTE: %ld", &kib);
+  fclose(file);
+  EXPECT_GT(kib, 0);
+  EXPECT_LT(kib, 1024);
+}
+
+TEST_P(WriteTrackerTest, MemoryOwnedByTheTargetsOwnUserfaultfdIsTakenWholeEachTime) {
+  rig().Do("map %lx 8 %x anon", kArena, kRw);
+  rig().Do("fill %lx 8 1", kArena);
+  ASSERT_EQ(rig().Try("uffd %lx 4", Page(2)), 0);
+  rig().Arm();
+  for (int i = 0; i < 2; ++i) {
+    rig().Do("poke %lx %x", Page(3), i);
+    rig().Epoch({.running_rounds = 1});
+  }
+  const TakenPages taken = rig().Epoch();
+  if (compares()) return;
+  EXPECT_EQ(InArena(taken.written), Set({Pages(Page(2), 4)}));
+  ASSERT_EQ(rig().tracker().warnings().size(), 1u);
+  EXPECT_TRUE(absl::StrContains(rig().tracker().warnings()[0], "saved whole"));
+}
+
+TEST_P(WriteTrackerTest, ATargetThatHasExitedIsAnErrorNotAnEmptyEpoch) {
+  StartWith(4);
+  const MemoryMap map = rig().Maps();
+  rig().Kill();
+  EXPECT_FALSE(rig().tracker().TakeFrozen(map).ok());
+  auto running = rig().tracker().TakeRunning(map);
+  EXPECT_TRUE(!running.ok() || running->written.empty());
+}
+
+TEST_P(WriteTrackerTest, AfterAnExecATakeIsRightOrAnError) {
+  StartWith(4);
+  rig().Exec();
+  auto taken = rig().tracker().TakeRunning(rig().Maps());
+  rig().tracker().EpochFailed();
+  // Sessions start anew then. Reads of the old memory fail; what needs none finds it all new.
+  if (!compares()) {
+    rig().Epoch();
+    rig().Epoch();
+    return;
+  }
+  EXPECT_EQ(rig().tracker().TakeFrozen(rig().Maps()).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(ChooseTrackerTest, AsksForWhatIsThere) {
+  std::string why;
+  auto best = ChooseTracker("", &why);
+  ASSERT_TRUE(best.ok());
+  EXPECT_FALSE(why.empty());
+  EXPECT_EQ(*ChooseTracker("compare", &why), "compare");
+  const absl::Status unknown = ChooseTracker("magic", &why).status();
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(absl::StrContains(unknown.message(), "magic"));
+}
+
+}  // namespace
+}  // namespace incr
