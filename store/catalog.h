@@ -1,0 +1,72 @@
+// catalog.h — jobs and epochs in the database: records, manifests, images, heads.
+//
+//   manifests  job \0 epoch chunk -> <= 1 MiB of the manifest      (epoch, chunk big-endian)
+//   images     job \0 epoch chunk -> <= 1 MiB of the image
+//   epochs     job \0 epoch       -> envelope: sizes, checksums, EpochRecord
+//   jobs       job                -> highest epoch
+//
+// An epoch exists once its envelope does; it is written last, with the head. Thread-safe.
+#ifndef INCR_CKPT_STORE_CATALOG_H_
+#define INCR_CKPT_STORE_CATALOG_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "proto/epoch.pb.h"
+#include "store/kv_db.h"
+#include "store/page_delta.h"
+
+namespace incr {
+
+inline constexpr uint32_t kEnvelopeVersion = 1;
+inline constexpr size_t kChunkBytes = 1u << 20;
+inline constexpr uint64_t kMaxImageBytes = 256u << 20;
+
+// What an epoch's value in the table holds.
+struct EpochEnvelope {
+  uint32_t depth = 0;  // deltas since the last full table; 0: its manifest is a full table
+  uint64_t chain_bytes = 0;  // of the manifests from that table to this epoch
+  uint64_t manifest_bytes = 0, manifest_checksum = 0;
+  uint64_t image_bytes = 0, image_checksum = 0;
+  pb::EpochRecord record;
+};
+
+std::string EncodeEnvelope(const EpochEnvelope& envelope);
+absl::StatusOr<EpochEnvelope> DecodeEnvelope(absl::string_view bytes);
+
+// [A-Za-z0-9._-]{1,64}
+bool IsValidJobName(absl::string_view job);
+
+class Catalog {
+ public:
+  explicit Catalog(const KvDb* db) : db_(db) {}
+
+  absl::StatusOr<std::vector<std::string>> ListJobs() const;
+  absl::StatusOr<std::vector<pb::EpochRecord>> ListEpochs(absl::string_view job) const;
+  absl::StatusOr<EpochEnvelope> GetEpoch(absl::string_view job, uint64_t epoch) const;
+  // Highest epoch number ever given; 0: none.
+  absl::StatusOr<uint64_t> Head(absl::string_view job) const;
+  absl::StatusOr<std::string> ReadImage(absl::string_view job, uint64_t epoch) const;
+  absl::StatusOr<PageTable> LoadPageTable(absl::string_view job, uint64_t epoch) const;
+
+ private:
+  absl::StatusOr<std::string> ReadChunks(KvTable table, absl::string_view job, uint64_t epoch,
+                                         uint64_t bytes, uint64_t checksum) const;
+  absl::StatusOr<PageDelta> ReadManifest(absl::string_view job, uint64_t epoch,
+                                         const EpochEnvelope& envelope) const;
+
+  const KvDb* const db_;
+};
+
+// The writing side, in this order. Chunks are durable with the next synced write.
+absl::Status WriteChunks(KvDb& db, KvTable table, absl::string_view job, uint64_t epoch,
+                         absl::string_view bytes);
+absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope);
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_STORE_CATALOG_H_

@@ -1,0 +1,352 @@
+// The only file that includes RocksDB.
+#include "store/kv_db.h"
+
+#include <rocksdb/cache.h>
+#include <rocksdb/db.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/sst_file_writer.h>
+#include <rocksdb/table.h>
+#include <rocksdb/write_batch.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "base/clock.h"
+#include "base/fault_point.h"
+#include "base/file.h"
+#include "base/status.h"
+
+namespace incr {
+namespace {
+
+constexpr const char* kTableNames[kKvTables] = {"pages",  "packs",  "manifests",
+                                                "images", "epochs", "jobs"};
+
+rocksdb::Slice ToSlice(absl::string_view s) { return {s.data(), s.size()}; }
+absl::string_view ToView(const rocksdb::Slice& s) { return {s.data(), s.size()}; }
+
+absl::Status FromRocks(const rocksdb::Status& status, absl::string_view what) {
+  if (status.ok()) return absl::OkStatus();
+  absl::StatusCode code = absl::StatusCode::kInternal;
+  if (status.IsNotFound()) code = absl::StatusCode::kNotFound;
+  if (status.IsCorruption()) code = absl::StatusCode::kDataLoss;
+  if (status.IsNoSpace()) code = absl::StatusCode::kResourceExhausted;
+  return absl::Status(code, absl::StrCat(what, ": ", status.ToString()));
+}
+
+// RocksDB would otherwise keep LOG files in the store.
+class SilentLogger : public rocksdb::Logger {
+ public:
+  SilentLogger() : rocksdb::Logger(rocksdb::InfoLogLevel::FATAL_LEVEL) {}
+  using rocksdb::Logger::Logv;
+  void Logv(const char*, va_list) override {}
+};
+
+rocksdb::ColumnFamilyOptions TableOptions(KvTable table,
+                                          const std::shared_ptr<rocksdb::Cache>& cache) {
+  rocksdb::ColumnFamilyOptions options;
+  // Every flush and compaction makes a reader that is just opening start over: not too small.
+  options.write_buffer_size = table == KvTable::kImages ? 16u << 20 : 8u << 20;
+  options.max_write_buffer_number = 3;
+  rocksdb::BlockBasedTableOptions blocks;
+  blocks.block_cache = cache;
+  blocks.format_version = 5;
+  // Page ids are random and large values are chunks: only text-like records gain.
+  const bool text = table == KvTable::kImages || table == KvTable::kEpochs;
+  options.compression = text ? rocksdb::kLZ4Compression : rocksdb::kNoCompression;
+  if (table == KvTable::kPages) {
+    blocks.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+    options.target_file_size_base = 16u << 20;
+  }
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(blocks));
+  return options;
+}
+
+rocksdb::DBOptions DatabaseOptions(KvDb::Mode mode) {
+  rocksdb::DBOptions options;
+  options.create_if_missing = mode == KvDb::Mode::kCreate;
+  options.create_missing_column_families = mode == KvDb::Mode::kCreate;
+  options.info_log = std::make_shared<SilentLogger>();
+  // -1 opens every table file at once: a reader keeps its snapshot though a live
+  // writer's compaction unlinks them.
+  options.max_open_files = -1;
+  options.max_background_jobs = 2;
+  options.max_total_wal_size = 32u << 20;
+  options.db_write_buffer_size = 32u << 20;
+  options.allow_fallocate = false;  // It would reserve megabytes for a store of kilobytes.
+  options.manifest_preallocation_size = 64u << 10;
+  options.stats_dump_period_sec = 0;
+  options.stats_persist_period_sec = 0;
+  options.bytes_per_sync = 1u << 20;
+  // A torn end is a write that was never acknowledged. Damage before the end is an error: the
+  // default mode would drop every committed epoch behind it without a word.
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  return options;
+}
+
+struct OpenDb {
+  std::unique_ptr<rocksdb::DB> db;  // null: closed
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;  // [0] is RocksDB's default, unused
+
+  ~OpenDb() { Close(); }
+  void Close() {
+    if (db) {
+      for (auto* handle : handles) db->DestroyColumnFamilyHandle(handle);
+      // Nothing to lose here: what matters was synced, and the log brings the rest back.
+      db->Close().PermitUncheckedError();
+      db.reset();
+    }
+    handles.clear();
+  }
+};
+
+rocksdb::Status OpenOnce(const std::string& path, KvDb::Mode mode, OpenDb* out) {
+  auto cache = rocksdb::NewLRUCache(8u << 20);
+  std::vector<rocksdb::ColumnFamilyDescriptor> families;
+  families.emplace_back(rocksdb::kDefaultColumnFamilyName,
+                        TableOptions(KvTable::kJobs, cache));
+  for (int i = 0; i < kKvTables; ++i) {
+    families.emplace_back(kTableNames[i], TableOptions(static_cast<KvTable>(i), cache));
+  }
+  rocksdb::DB* db = nullptr;
+  const rocksdb::DBOptions options = DatabaseOptions(mode);
+  rocksdb::Status status =
+      mode == KvDb::Mode::kReadOnly
+          ? rocksdb::DB::OpenForReadOnly(options, path, families, &out->handles, &db)
+          : rocksdb::DB::Open(options, path, families, &out->handles, &db);
+  out->db.reset(db);
+  return status;
+}
+
+// Name and size of the MANIFEST: it grows before any log or table file goes away.
+std::string ManifestMark(const std::string& path) {
+  absl::StatusOr<std::string> current = ReadWholeFile(absl::StrCat(path, "/CURRENT"), 4096);
+  if (!current.ok()) return "";
+  while (!current->empty() && current->back() == '\n') current->pop_back();
+  struct stat info;
+  if (::stat(absl::StrCat(path, "/", *current).c_str(), &info) != 0) return "";
+  return absl::StrCat(*current, " ", info.st_size);
+}
+
+// Beside a live writer, files may vanish between being listed and being read: a vanished
+// log is no error to RocksDB, only silently less data. So: again until nothing moved meanwhile.
+absl::Status OpenSnapshot(const std::string& path, OpenDb* out) {
+  constexpr int64_t kPatienceUs = 15'000'000;
+  const Stopwatch time;
+  rocksdb::Status status;
+  for (int i = 0, failures_at_rest = 0; failures_at_rest < 3 && time.elapsed_us() < kPatienceUs;
+       ++i) {
+    if (i > 0) absl::SleepFor(absl::Milliseconds(i % 16));
+    out->Close();
+    const std::string before = ManifestMark(path);
+    status = OpenOnce(path, KvDb::Mode::kReadOnly, out);
+    const bool at_rest = ManifestMark(path) == before;
+    if (status.ok() && at_rest && !before.empty()) return absl::OkStatus();
+    if (at_rest) ++failures_at_rest;
+  }
+  out->Close();
+  if (status.ok()) return absl::UnavailableError(absl::StrCat(path, ": changes too fast to read"));
+  return FromRocks(status, absl::StrCat("open ", path));
+}
+
+class RocksKvDb : public KvDb {
+ public:
+  RocksKvDb(std::string path, Mode mode) : path_(std::move(path)), mode_(mode) {}
+
+  absl::Status Start() {
+    if (mode_ == Mode::kReadOnly) return OpenSnapshot(path_, &open_);
+    ::unlink(IngestPath().c_str());
+    const rocksdb::Status status = OpenOnce(path_, mode_, &open_);
+    if (!status.ok()) open_.Close();
+    return FromRocks(status, absl::StrCat("open ", path_));
+  }
+
+  absl::StatusOr<std::string> Get(KvTable table, absl::string_view key) const override {
+    absl::ReaderMutexLock lock(&mutex_);
+    INCR_RETURN_IF_ERROR(CheckOpen());
+    std::string value;
+    INCR_RETURN_IF_ERROR(FromRocks(
+        open_.db->Get(rocksdb::ReadOptions(), Handle(table), ToSlice(key), &value), Name(table)));
+    return value;
+  }
+
+  absl::Status MultiGet(KvTable table, absl::Span<const absl::string_view> keys,
+                        absl::FunctionRef<absl::Status(size_t, absl::string_view)> found)
+      const override {
+    absl::ReaderMutexLock lock(&mutex_);
+    INCR_RETURN_IF_ERROR(CheckOpen());
+    constexpr size_t kGroup = 512;
+    std::vector<rocksdb::Slice> slices;
+    std::vector<rocksdb::PinnableSlice> values(std::min(kGroup, keys.size()));
+    std::vector<rocksdb::Status> statuses(values.size());
+    for (size_t first = 0; first < keys.size(); first += kGroup) {
+      const size_t n = std::min(kGroup, keys.size() - first);
+      slices.clear();
+      for (size_t i = 0; i < n; ++i) slices.push_back(ToSlice(keys[first + i]));
+      open_.db->MultiGet(rocksdb::ReadOptions(), Handle(table), n, slices.data(), values.data(),
+                         statuses.data(), /*sorted_input=*/true);
+      for (size_t i = 0; i < n; ++i) {
+        if (statuses[i].IsNotFound()) continue;
+        INCR_RETURN_IF_ERROR(FromRocks(statuses[i], Name(table)));
+        INCR_RETURN_IF_ERROR(found(first + i, ToView(values[i])));
+        values[i].Reset();
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Scan(KvTable table, absl::string_view prefix,
+                    absl::FunctionRef<absl::Status(absl::string_view, absl::string_view)> row)
+      const override {
+    absl::ReaderMutexLock lock(&mutex_);
+    INCR_RETURN_IF_ERROR(CheckOpen());
+    rocksdb::ReadOptions options;
+    options.fill_cache = false;
+    options.readahead_size = prefix.empty() ? 1u << 20 : 0;
+    std::unique_ptr<rocksdb::Iterator> it(open_.db->NewIterator(options, Handle(table)));
+    for (it->Seek(ToSlice(prefix)); it->Valid() && it->key().starts_with(ToSlice(prefix));
+         it->Next()) {
+      INCR_RETURN_IF_ERROR(row(ToView(it->key()), ToView(it->value())));
+    }
+    return FromRocks(it->status(), Name(table));
+  }
+
+  size_t EstimateRows(KvTable table) const override {
+    absl::ReaderMutexLock lock(&mutex_);
+    uint64_t rows = 0;
+    if (open_.db) open_.db->GetIntProperty(Handle(table), "rocksdb.estimate-num-keys", &rows);
+    return rows;
+  }
+
+  absl::Status Write(const KvBatch& batch, bool sync) override {
+    INCR_RETURN_IF_ERROR(EnsureHealthy());
+    return Damaging([&]() -> absl::Status {
+      INCR_RETURN_IF_ERROR(FaultPoint("store.kv_write"));
+      rocksdb::WriteBatch writes(batch.bytes() + 32 * batch.puts().size());
+      for (const KvBatch::Put& put : batch.puts()) {
+        INCR_RETURN_IF_ERROR(
+            FromRocks(writes.Put(Handle(put.table), put.key, put.value), Name(put.table)));
+      }
+      rocksdb::WriteOptions options;
+      options.sync = sync;
+      INCR_RETURN_IF_ERROR(
+          FromRocks(open_.db->Write(options, &writes), absl::StrCat("write ", path_)));
+      return FaultPoint("store.kv_write_unsure");
+    });
+  }
+
+  absl::Status Ingest(KvTable table, size_t count,
+                      absl::FunctionRef<std::pair<absl::string_view, absl::string_view>(size_t)>
+                          row) override {
+    if (count == 0) return absl::OkStatus();
+    INCR_RETURN_IF_ERROR(EnsureHealthy());
+    absl::MutexLock one_file(&ingest_mutex_);
+    const absl::Status status = Damaging([&]() -> absl::Status {
+      INCR_RETURN_IF_ERROR(FaultPoint("store.kv_write"));
+      const std::string path = IngestPath();
+      const std::string what = absl::StrCat("ingest ", path);
+      rocksdb::SstFileWriter writer(rocksdb::EnvOptions(), open_.db->GetOptions(Handle(table)),
+                                    Handle(table));
+      INCR_RETURN_IF_ERROR(FromRocks(writer.Open(path), what));
+      for (size_t i = 0; i < count; ++i) {
+        const auto [key, value] = row(i);
+        INCR_RETURN_IF_ERROR(FromRocks(writer.Put(ToSlice(key), ToSlice(value)), what));
+      }
+      INCR_RETURN_IF_ERROR(FromRocks(writer.Finish(), what));
+      rocksdb::IngestExternalFileOptions options;
+      options.move_files = true;
+      options.failed_move_fall_back_to_copy = true;
+      INCR_RETURN_IF_ERROR(
+          FromRocks(open_.db->IngestExternalFile(Handle(table), {path}, options), what));
+      return FaultPoint("store.kv_write_unsure");
+    });
+    ::unlink(IngestPath().c_str());
+    return status;
+  }
+
+  absl::Status DeleteAll(KvTable table) override {
+    INCR_RETURN_IF_ERROR(EnsureHealthy());
+    return Damaging([&] {
+      rocksdb::WriteOptions options;
+      options.sync = true;
+      const std::string end(64, '\xff');  // Longer than any key that this is used for.
+      return FromRocks(open_.db->DeleteRange(options, Handle(table), "", end), Name(table));
+    });
+  }
+
+  absl::Status Sync() override {
+    INCR_RETURN_IF_ERROR(EnsureHealthy());
+    return Damaging([&] { return FromRocks(open_.db->FlushWAL(/*sync=*/true), path_); });
+  }
+
+  absl::Status EnsureHealthy() override {
+    if (!broken_.load(std::memory_order_acquire)) return absl::OkStatus();
+    absl::MutexLock lock(&mutex_);
+    if (!broken_.load(std::memory_order_relaxed)) return absl::OkStatus();
+    open_.Close();
+    const rocksdb::Status status = OpenOnce(path_, Mode::kReadWrite, &open_);
+    if (!status.ok()) {
+      // A full disk, mostly: opening for writing needs room. What is committed stays readable.
+      open_.Close();
+      if (!OpenOnce(path_, Mode::kReadOnly, &open_).ok()) open_.Close();
+      return FromRocks(status, absl::StrCat("reopen ", path_, " after a failed write"));
+    }
+    broken_.store(false, std::memory_order_release);
+    return absl::OkStatus();
+  }
+
+ private:
+  // Runs a write; after an error the database must be opened anew.
+  absl::Status Damaging(absl::FunctionRef<absl::Status()> write) {
+    absl::ReaderMutexLock lock(&mutex_);
+    INCR_RETURN_IF_ERROR(CheckOpen());
+    INCR_CHECK(mode_ != Mode::kReadOnly);
+    const absl::Status status = write();
+    if (!status.ok()) broken_.store(true, std::memory_order_release);
+    return status;
+  }
+  absl::Status CheckOpen() const {
+    if (open_.db) return absl::OkStatus();
+    return absl::InternalError(absl::StrCat(path_, ": closed by an earlier failure"));
+  }
+  rocksdb::ColumnFamilyHandle* Handle(KvTable table) const {
+    return open_.handles[static_cast<int>(table) + 1];
+  }
+  std::string Name(KvTable table) const {
+    return absl::StrCat(path_, " (", kTableNames[static_cast<int>(table)], ")");
+  }
+  std::string IngestPath() const { return absl::StrCat(path_, "/ingest.tmp"); }
+
+  const std::string path_;
+  const Mode mode_;
+  mutable absl::Mutex mutex_;  // exclusive: the database is being opened anew
+  absl::Mutex ingest_mutex_;
+  OpenDb open_;
+  std::atomic<bool> broken_{false};
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<KvDb>> KvDb::Open(const std::string& path, Mode mode) {
+  auto db = std::make_unique<RocksKvDb>(path, mode);
+  INCR_RETURN_IF_ERROR(db->Start());
+  return db;
+}
+
+absl::Status KvDb::Repair(const std::string& path) {
+  auto cache = rocksdb::NewLRUCache(8u << 20);
+  std::vector<rocksdb::ColumnFamilyDescriptor> families;
+  families.emplace_back(rocksdb::kDefaultColumnFamilyName, TableOptions(KvTable::kJobs, cache));
+  for (int i = 0; i < kKvTables; ++i) {
+    families.emplace_back(kTableNames[i], TableOptions(static_cast<KvTable>(i), cache));
+  }
+  return FromRocks(rocksdb::RepairDB(path, DatabaseOptions(Mode::kCreate), families),
+                   absl::StrCat("repair ", path));
+}
+
+}  // namespace incr

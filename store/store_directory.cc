@@ -1,0 +1,188 @@
+#include "store/store_directory.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "base/file.h"
+#include "base/status.h"
+#include "store/checksum.h"
+
+namespace incr {
+namespace {
+
+static_assert(kStoreVersion == 1 && kSecretBytes == 192);
+
+bool Exists(const std::string& path) {
+  struct stat info;
+  return ::lstat(path.c_str(), &info) == 0;
+}
+
+absl::StatusOr<std::vector<std::string>> Names(const std::string& directory) {
+  DIR* dir = ::opendir(directory.c_str());
+  if (dir == nullptr) return ErrnoStatus(absl::StrCat("opendir(", directory, ")"));
+  std::vector<std::string> names;
+  while (dirent* entry = ::readdir(dir)) {
+    const absl::string_view name = entry->d_name;
+    if (name != "." && name != "..") names.emplace_back(name);
+  }
+  ::closedir(dir);
+  return names;
+}
+
+absl::Status MakeDirectory(const std::string& path) {
+  if (::mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) return absl::OkStatus();
+  return ErrnoStatus(absl::StrCat("mkdir(", path, ")"));
+}
+
+absl::Status MakeDirectories(const std::string& path) {
+  for (size_t slash = path.find('/', 1); slash != std::string::npos;
+       slash = path.find('/', slash + 1)) {
+    INCR_RETURN_IF_ERROR(MakeDirectory(path.substr(0, slash)));
+  }
+  return MakeDirectory(path);
+}
+
+// What a store in the making, or the daemon beside it, may have left.
+bool IsOurName(absl::string_view name) {
+  for (absl::string_view ours : {"secret", "secret.tmp", "FORMAT.tmp", "lock", "packs", "db"}) {
+    if (name == ours) return true;
+  }
+  return absl::StartsWith(name, "daemon") || name == "lost+found";
+}
+
+uint64_t TagOf(absl::string_view secret) { return Checksum64(secret); }
+
+absl::StatusOr<std::string> ReadSecret(const StorePaths& paths) {
+  INCR_ASSIGN_OR_RETURN(std::string secret, ReadWholeFile(paths.secret, 4096));
+  if (secret.size() != kSecretBytes) {
+    return absl::DataLossError(absl::StrCat(paths.secret, " has ", secret.size(),
+                                            " bytes instead of ", kSecretBytes));
+  }
+  return secret;
+}
+
+std::string FormatText(uint64_t tag) {
+  return absl::StrFormat("version %d\nincr-ckpt store\nsecret tag %016x\n", kStoreVersion, tag);
+}
+
+}  // namespace
+
+StorePaths::StorePaths(std::string directory) : root(std::move(directory)) {
+  while (root.size() > 1 && root.back() == '/') root.pop_back();
+  format = absl::StrCat(root, "/FORMAT");
+  secret = absl::StrCat(root, "/secret");
+  lock = absl::StrCat(root, "/lock");
+  packs = absl::StrCat(root, "/packs");
+  db = absl::StrCat(root, "/db");
+}
+
+absl::StatusOr<StoreIdentity> ReadIdentity(const StorePaths& paths) {
+  if (!Exists(paths.root)) {
+    return absl::NotFoundError(absl::StrCat("no store at ", paths.root, ": no such directory"));
+  }
+  absl::StatusOr<std::string> text = ReadWholeFile(paths.format, 4096);
+  if (absl::IsNotFound(text.status()) || (!text.ok() && !absl::IsPermissionDenied(text.status()))) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(paths.root, " is not an incr-ckpt store (no FORMAT file in it)"));
+  }
+  INCR_RETURN_IF_ERROR(text.status());
+  const std::vector<absl::string_view> lines = absl::StrSplit(*text, '\n');
+  int version = 0;
+  absl::string_view first = lines[0];
+  if (!absl::ConsumePrefix(&first, "version ") || !absl::SimpleAtoi(first, &version) ||
+      version < 1) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(paths.root, " is not an incr-ckpt store (", paths.format, " reads otherwise)"));
+  }
+  if (version > kStoreVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(paths.root, " is a store of version ", version,
+                                                      "; this program knows up to ", kStoreVersion,
+                                                      ": use a newer incr-ckpt"));
+  }
+  StoreIdentity identity;
+  INCR_ASSIGN_OR_RETURN(identity.secret, ReadSecret(paths));
+  identity.tag = TagOf(identity.secret);
+  if (*text != FormatText(identity.tag)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(paths.format, " and ", paths.secret, " do not belong together"));
+  }
+  return identity;
+}
+
+absl::StatusOr<ScopedFd> LockForWriting(const StorePaths& paths) {
+  INCR_ASSIGN_OR_RETURN(ScopedFd fd, OpenFile(paths.lock, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+  int n;
+  do {
+    n = ::flock(fd.get(), LOCK_EX | LOCK_NB);
+  } while (n != 0 && errno == EINTR);
+  if (n != 0 && errno == EWOULDBLOCK) {
+    char pid[32] = {};
+    (void)!::pread(fd.get(), pid, sizeof pid - 1, 0);
+    return absl::FailedPreconditionError(absl::StrCat("store ", paths.root, " is locked by process ",
+                                                      absl::StripAsciiWhitespace(pid),
+                                                      ", which writes to it"));
+  }
+  if (n != 0) return ErrnoStatus(absl::StrCat("flock(", paths.lock, ")"));
+  // For that message only; a full disk is no reason to refuse.
+  const std::string pid = absl::StrCat(::getpid(), "\n");
+  if (::ftruncate(fd.get(), 0) == 0) (void)!::pwrite(fd.get(), pid.data(), pid.size(), 0);
+  return fd;
+}
+
+absl::Status PrepareDirectory(const StorePaths& paths) {
+  if (!Exists(paths.root)) INCR_RETURN_IF_ERROR(MakeDirectories(paths.root));
+  if (Exists(paths.format)) return absl::OkStatus();
+  INCR_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(paths.root));
+  for (const std::string& name : names) {
+    if (IsOurName(name)) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat(paths.root, " is neither a store nor empty (", name, " is in it)"));
+  }
+  if (Exists(paths.packs)) {
+    INCR_ASSIGN_OR_RETURN(const std::vector<std::string> packs, Names(paths.packs));
+    if (!packs.empty()) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          paths.root, " was a store, but its FORMAT file is gone: put it back before writing"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CreateParts(const StorePaths& paths) {
+  if (!Exists(paths.secret)) {
+    std::string secret(kSecretBytes, '\0');
+    for (size_t done = 0; done < secret.size();) {
+      const ssize_t n = ::getrandom(secret.data() + done, secret.size() - done, 0);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return ErrnoStatus("getrandom");
+      done += n;
+    }
+    INCR_RETURN_IF_ERROR(WriteFileDurably(paths.secret, secret, 0600));
+  }
+  INCR_RETURN_IF_ERROR(MakeDirectory(paths.packs));
+  INCR_RETURN_IF_ERROR(MakeDirectory(paths.db));
+  return SyncDirectory(paths.root);
+}
+
+absl::Status WriteFormat(const StorePaths& paths) {
+  INCR_ASSIGN_OR_RETURN(const std::string secret, ReadSecret(paths));
+  INCR_RETURN_IF_ERROR(WriteFileDurably(paths.format, FormatText(TagOf(secret)), 0600));
+  const size_t slash = paths.root.rfind('/');
+  return SyncDirectory(slash == std::string::npos ? "." : paths.root.substr(0, slash + 1));
+}
+
+}  // namespace incr

@@ -1,0 +1,51 @@
+// store_directory.h — what lies where in a store's directory, and who may write there.
+//
+//   FORMAT   text, its first line "version 1"; written last, so a half-made store has none
+//   secret   192 random bytes, mode 0600: page ids are hashes under it
+//   lock     the writer holds a flock on it
+//   packs/   page bodies          db/   RocksDB: index, epochs
+//
+// Thread-safe.
+#ifndef INCR_CKPT_STORE_STORE_DIRECTORY_H_
+#define INCR_CKPT_STORE_STORE_DIRECTORY_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/scoped_fd.h"
+
+namespace incr {
+
+inline constexpr int kStoreVersion = 1;
+inline constexpr size_t kSecretBytes = 192;
+
+struct StorePaths {
+  explicit StorePaths(std::string directory);
+  std::string root, format, secret, lock, packs, db;
+};
+
+struct StoreIdentity {
+  std::string secret;
+  uint64_t tag = 0;  // says in packs whose secret their ids are under
+};
+
+// kNotFound: no such directory. kFailedPrecondition: not a store, or of a newer version.
+absl::StatusOr<StoreIdentity> ReadIdentity(const StorePaths& paths);
+
+// Held until the descriptor closes. kFailedPrecondition "locked" names the holder's pid.
+absl::StatusOr<ScopedFd> LockForWriting(const StorePaths& paths);
+
+// Makes the directory (and its parents) if it is absent. kFailedPrecondition unless it is then
+// a store, empty, or a store whose making was cut short.
+absl::Status PrepareDirectory(const StorePaths& paths);
+
+// Under the lock: secret and subdirectories, unless they are there. FORMAT is still missing.
+absl::Status CreateParts(const StorePaths& paths);
+// The last step: now it is a store.
+absl::Status WriteFormat(const StorePaths& paths);
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_STORE_STORE_DIRECTORY_H_

@@ -1,0 +1,153 @@
+#include "store/store_writer.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/fault_point.h"
+#include "base/status.h"
+#include "store/page_fetch.h"
+
+namespace incr {
+namespace {
+
+// Page tables kept between epochs, 32 bytes a page; the job used longest ago goes first.
+constexpr size_t kHeldTables = 64;
+
+absl::StatusOr<std::unique_ptr<StoreView>> OpenForWriting(const StorePaths& paths,
+                                                          bool create) {
+  if (create) {
+    INCR_RETURN_IF_ERROR(CreateParts(paths));
+    INCR_RETURN_IF_ERROR(KvDb::Open(paths.db, KvDb::Mode::kCreate).status());
+    INCR_RETURN_IF_ERROR(FaultPoint("store.before_format"));
+    INCR_RETURN_IF_ERROR(WriteFormat(paths));
+  }
+  INCR_ASSIGN_OR_RETURN(StoreIdentity identity, ReadIdentity(paths));
+  absl::StatusOr<std::unique_ptr<KvDb>> db = KvDb::Open(paths.db, KvDb::Mode::kReadWrite);
+  if (absl::IsDataLoss(db.status())) {
+    return Annotate(db.status(), absl::StrCat("store ", paths.root,
+                                              ": its database is damaged; RebuildIndex salvages it"));
+  }
+  INCR_RETURN_IF_ERROR(db.status());
+  return std::make_unique<StoreView>(paths, std::move(identity), *std::move(db));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& directory,
+                                                   const StoreOptions& options) {
+  const StorePaths paths(directory);
+  bool create = false;
+  if (options.create_if_missing) {
+    INCR_RETURN_IF_ERROR(PrepareDirectory(paths));
+    create = ::access(paths.format.c_str(), F_OK) != 0;
+  }
+  // Nothing is written into a directory that is not a store: first look, then lock, then look again.
+  if (!create) INCR_RETURN_IF_ERROR(ReadIdentity(paths));
+  INCR_ASSIGN_OR_RETURN(ScopedFd lock, LockForWriting(paths));
+  create = create && ::access(paths.format.c_str(), F_OK) != 0;
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<StoreView> view, OpenForWriting(paths, create));
+  auto store = std::make_unique<StoreImpl>(options, std::move(lock), std::move(view));
+  INCR_RETURN_IF_ERROR(store->Recover());
+  return store;
+}
+
+absl::Status StoreImpl::Recover() {
+  INCR_ASSIGN_OR_RETURN(auto lengths, ReadPackLengths(*view_->db));
+  INCR_ASSIGN_OR_RETURN(packs_, PackSet::Recover(view_->paths.packs, view_->identity.tag,
+                                                 options_.pack_bytes, lengths));
+  known_ = std::make_unique<KnownPages>(view_->db.get(), packs_.get(), options_.max_known_pages);
+  INCR_RETURN_IF_ERROR(known_->Load());
+  workers_ = std::make_unique<WorkerPool>(options_.workers);
+  return absl::OkStatus();
+}
+
+std::vector<std::string> StoreImpl::ListJobs() const {
+  return view_->catalog.ListJobs().value_or(std::vector<std::string>());
+}
+
+absl::StatusOr<std::vector<pb::EpochRecord>> StoreImpl::ListEpochs(absl::string_view job) const {
+  return view_->catalog.ListEpochs(job);
+}
+
+absl::StatusOr<pb::EpochRecord> StoreImpl::GetEpoch(absl::string_view job, uint64_t epoch) const {
+  INCR_ASSIGN_OR_RETURN(EpochEnvelope envelope, view_->catalog.GetEpoch(job, epoch));
+  return std::move(envelope.record);
+}
+
+absl::StatusOr<std::string> StoreImpl::ReadImage(absl::string_view job, uint64_t epoch) const {
+  return view_->catalog.ReadImage(job, epoch);
+}
+
+absl::StatusOr<PageTable> StoreImpl::LoadPageTable(absl::string_view job, uint64_t epoch) const {
+  return view_->catalog.LoadPageTable(job, epoch);
+}
+
+absl::Status StoreImpl::ReadPages(
+    absl::Span<const PageId> ids,
+    absl::FunctionRef<absl::Status(size_t, const uint8_t*)> sink) const {
+  return FetchPages(*view_->db, view_->packs, ids, sink);
+}
+
+absl::StatusOr<std::optional<HeldTable>> StoreImpl::Occupy(const std::string& job) {
+  absl::MutexLock lock(&jobs_mutex_);
+  Job& state = jobs_[job];
+  if (state.busy) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("job ", job, " already has an epoch in the making"));
+  }
+  state.busy = true;
+  state.used = ++use_clock_;
+  return std::exchange(state.table, std::nullopt);
+}
+
+void StoreImpl::Release(const std::string& job, std::optional<HeldTable> table) {
+  absl::MutexLock lock(&jobs_mutex_);
+  Job& state = jobs_[job];
+  state.busy = false;
+  state.table = std::move(table);
+  if (jobs_.size() <= kHeldTables) return;
+  auto oldest = jobs_.end();
+  for (auto it = jobs_.begin(); it != jobs_.end(); ++it) {
+    if (it->second.busy) continue;
+    if (oldest == jobs_.end() || it->second.used < oldest->second.used) oldest = it;
+  }
+  if (oldest != jobs_.end()) jobs_.erase(oldest);
+}
+
+absl::StatusOr<std::unique_ptr<EpochWriter>> StoreImpl::BeginEpoch(absl::string_view job_name,
+                                                                   uint64_t parent) {
+  if (!IsValidJobName(job_name)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "job name \"", job_name, "\": 1 to 64 letters, digits, dots, underscores or hyphens"));
+  }
+  const std::string job(job_name);
+  INCR_ASSIGN_OR_RETURN(std::optional<HeldTable> held, Occupy(job));
+  absl::StatusOr<std::unique_ptr<EpochWriter>> writer = BeginOccupied(job, parent, held);
+  if (!writer.ok()) Release(job, std::move(held));
+  return writer;
+}
+
+absl::StatusOr<std::unique_ptr<EpochWriter>> StoreImpl::BeginOccupied(
+    const std::string& job, uint64_t parent, std::optional<HeldTable>& held) {
+  INCR_RETURN_IF_ERROR(view_->db->EnsureHealthy());
+  INCR_ASSIGN_OR_RETURN(const uint64_t head, view_->catalog.Head(job));
+  EpochEnvelope envelope;
+  HeldTable table;
+  if (parent != 0) {
+    INCR_ASSIGN_OR_RETURN(envelope, view_->catalog.GetEpoch(job, parent));
+    if (!held.has_value() || held->epoch != parent) {
+      held.reset();  // Before the other is read: one per job.
+      INCR_ASSIGN_OR_RETURN(table.table, view_->catalog.LoadPageTable(job, parent));
+      table.epoch = parent;
+    }
+  }
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<PackWriter> packs, packs_->CheckOut());
+  if (parent != 0 && held.has_value()) table = *std::exchange(held, std::nullopt);
+  return std::make_unique<EpochWriterImpl>(this, job, head + 1, std::move(table),
+                                           std::move(envelope), std::move(packs));
+}
+
+}  // namespace incr

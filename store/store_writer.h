@@ -1,0 +1,121 @@
+// store_writer.h — Store and EpochWriter, for store_writer.cc and epoch_writer.cc only.
+#ifndef INCR_CKPT_STORE_STORE_WRITER_H_
+#define INCR_CKPT_STORE_STORE_WRITER_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "base/scoped_fd.h"
+#include "store/block_pool.h"
+#include "store/epoch_changes.h"
+#include "store/known_pages.h"
+#include "store/pack_set.h"
+#include "store/page_pipeline.h"
+#include "store/store.h"
+#include "store/store_view.h"
+#include "store/worker_pool.h"
+
+namespace incr {
+
+class StoreImpl;
+
+// The table of one epoch, handed from epoch to epoch of a job so that it need not be read again.
+struct HeldTable {
+  uint64_t epoch = 0;  // 0: the empty table
+  PageTable table;
+};
+
+class EpochWriterImpl : public EpochWriter {
+ public:
+  EpochWriterImpl(StoreImpl* store, std::string job, uint64_t epoch, HeldTable parent,
+                  EpochEnvelope parent_envelope, std::unique_ptr<PackWriter> packs);
+  ~EpochWriterImpl() override;
+
+  uint64_t epoch() const override { return epoch_; }
+  absl::Status AddPages(uint32_t space, PageRange range, const uint8_t* bytes) override;
+  absl::Status AddGone(uint32_t space, PageRange range) override;
+  absl::StatusOr<pb::EpochRecord> Commit(pb::EpochRecord record, absl::string_view image) override;
+
+ private:
+  absl::Status SubmitBlock();
+  absl::Status FinishPages();
+  absl::Status WriteEpoch(const EpochEnvelope& envelope, absl::string_view manifest,
+                          absl::string_view image);
+  EpochEnvelope MakeEnvelope(pb::EpochRecord record, const ResolvedEpoch& resolved) const;
+  // Whether this epoch gets a full table instead of a delta.
+  bool WantsFullTable(uint64_t delta_bytes, uint64_t table_pages) const;
+
+  StoreImpl* const store_;
+  const std::string job_;
+  const uint64_t epoch_;
+  HeldTable parent_;
+  const EpochEnvelope parent_envelope_;  // of the parent, empty if there is none
+  std::unique_ptr<PackWriter> packs_;
+  std::unique_ptr<PagePipeline> pipeline_;
+  std::unique_ptr<PageBlock> block_;  // being filled
+  GoneRanges gone_;
+  uint32_t sequence_ = 0;
+  bool finished_ = false;  // packs_ durable: no longer to be abandoned
+  bool committed_ = false;
+  bool called_ = false;
+  absl::Status error_;  // sticky
+};
+
+class StoreImpl : public Store {
+ public:
+  StoreImpl(const StoreOptions& options, ScopedFd lock, std::unique_ptr<StoreView> view)
+      : options_(options),
+        lock_(std::move(lock)),
+        view_(std::move(view)),
+        blocks_(options.buffer_bytes) {}
+
+  absl::Status Recover();
+
+  std::vector<std::string> ListJobs() const override;
+  absl::StatusOr<std::vector<pb::EpochRecord>> ListEpochs(absl::string_view job) const override;
+  absl::StatusOr<pb::EpochRecord> GetEpoch(absl::string_view job, uint64_t epoch) const override;
+  absl::StatusOr<std::string> ReadImage(absl::string_view job, uint64_t epoch) const override;
+  absl::StatusOr<PageTable> LoadPageTable(absl::string_view job, uint64_t epoch) const override;
+  absl::Status ReadPages(absl::Span<const PageId> ids,
+                         absl::FunctionRef<absl::Status(size_t, const uint8_t*)> sink)
+      const override;
+  absl::StatusOr<std::unique_ptr<EpochWriter>> BeginEpoch(absl::string_view job,
+                                                          uint64_t parent) override;
+
+ private:
+  friend class EpochWriterImpl;
+
+  struct Job {
+    bool busy = false;  // has an epoch in the making
+    uint64_t used = 0;  // clock value of its last use
+    std::optional<HeldTable> table;
+  };
+
+  // kFailedPrecondition if the job is busy; otherwise it now is.
+  absl::StatusOr<std::optional<HeldTable>> Occupy(const std::string& job);
+  void Release(const std::string& job, std::optional<HeldTable> table);
+  absl::StatusOr<std::unique_ptr<EpochWriter>> BeginOccupied(const std::string& job,
+                                                             uint64_t parent,
+                                                             std::optional<HeldTable>& held);
+
+  const StoreOptions options_;
+  const ScopedFd lock_;
+  const std::unique_ptr<StoreView> view_;
+  std::unique_ptr<PackSet> packs_;
+  std::unique_ptr<KnownPages> known_;
+  BlockPool blocks_;
+  absl::Mutex commit_mutex_;  // one epoch at a time goes into the database
+  absl::Mutex jobs_mutex_;
+  std::map<std::string, Job> jobs_;
+  uint64_t use_clock_ = 0;
+  std::unique_ptr<WorkerPool> workers_;  // Last: ends first.
+};
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_STORE_STORE_WRITER_H_
