@@ -1,0 +1,173 @@
+#include "checkpoint/agent.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "base/scoped_fd.h"
+#include "base/status.h"
+#include "checkpoint/agent_channel.h"
+#include "checkpoint/capture_files.h"
+#include "checkpoint/capture_process.h"
+#include "process/frozen_process.h"
+#include "process/process_handle.h"
+#include "process/thread_state.h"
+#include "proto/agent.pb.h"
+#include "proto/image.pb.h"
+
+namespace incr {
+namespace {
+
+class Agent {
+ public:
+  explicit Agent(int socket) : socket_(socket) {}
+  int Run();
+
+ private:
+  absl::Status Handle(const pb::AgentRequest& request);
+  absl::Status Reply(const absl::Status& status, pb::AgentReply reply = {}, int fd = -1);
+  absl::StatusOr<ScopedFd> Attach(const pb::AgentRequest& request);
+  absl::Status Freeze(const pb::AgentRequest& request);
+  absl::StatusOr<std::string> CaptureRest(FrozenState& state, bool allow_unsupported);
+  absl::Status Thaw();
+
+  const int socket_;
+  std::unique_ptr<ProcessHandle> target_;
+  std::optional<FrozenProcess> frozen_;
+  int64_t freeze_start_us_ = 0;
+  int64_t frozen_us_ = 0;
+  bool gave_up_ = false;
+};
+
+int Agent::Run() {
+  for (;;) {
+    pb::AgentRequest request;
+    auto outcome =
+        ReceiveMessage(socket_, frozen_ ? kFrozenPatienceMs : -1, &request, nullptr);
+    if (outcome.ok() && *outcome == ReceiveOutcome::kTimeout) {
+      // The daemon hangs. The target must not hang with it.
+      gave_up_ = true;
+      (void)Thaw();
+      continue;
+    }
+    if (!outcome.ok() || *outcome == ReceiveOutcome::kClosed || !Handle(request).ok()) break;
+  }
+  (void)Thaw();
+  return 0;
+}
+
+// An error means that the socket is gone.
+absl::Status Agent::Handle(const pb::AgentRequest& request) {
+  switch (request.operation()) {
+    case pb::AgentRequest::ATTACH: {
+      auto uffd = Attach(request);
+      return Reply(uffd.status(), {}, uffd.ok() ? uffd->get() : -1);
+    }
+    case pb::AgentRequest::FREEZE:
+      return Freeze(request);
+    case pb::AgentRequest::KEEP_FROZEN:
+      return absl::OkStatus();
+    case pb::AgentRequest::THAW: {
+      absl::Status status = Thaw();
+      if (gave_up_) {
+        status = absl::DeadlineExceededError(
+            absl::StrCat("the target was thawed because the checkpoint said nothing for ",
+                         kFrozenPatienceMs, " ms"));
+        gave_up_ = false;
+      }
+      pb::AgentReply reply;
+      reply.set_frozen_us(frozen_us_);
+      return Reply(status, std::move(reply));
+    }
+    default:
+      return Reply(absl::InvalidArgumentError("unknown agent operation"));
+  }
+}
+
+absl::Status Agent::Reply(const absl::Status& status, pb::AgentReply reply, int fd) {
+  reply.set_code(static_cast<uint32_t>(status.code()));
+  reply.set_message(std::string(status.message()));
+  return SendMessage(socket_, reply, fd);
+}
+
+// The result holds no descriptor when no features were asked for.
+absl::StatusOr<ScopedFd> Agent::Attach(const pb::AgentRequest& request) {
+  INCR_ASSIGN_OR_RETURN(ProcessHandle target, ProcessHandle::Open(request.pid()));
+  if (target.start_time() != request.start_time()) {
+    return absl::NotFoundError(absl::StrCat("process ", request.pid(), " has exited"));
+  }
+  target_ = std::make_unique<ProcessHandle>(std::move(target));
+  if (request.uffd_features() == 0) return ScopedFd();
+  INCR_ASSIGN_OR_RETURN(FrozenProcess frozen, FrozenProcess::Freeze(*target_));
+  INCR_ASSIGN_OR_RETURN(ScopedFd uffd, CreateRemoteUserfaultfd(frozen, request.uffd_features()));
+  INCR_RETURN_IF_ERROR(std::move(frozen).Thaw());
+  return uffd;
+}
+
+absl::Status Agent::Freeze(const pb::AgentRequest& request) {
+  if (target_ == nullptr || frozen_) {
+    return Reply(absl::FailedPreconditionError("freeze before attach, or twice"));
+  }
+  freeze_start_us_ = MonotonicMicros();
+  auto frozen = FrozenProcess::Freeze(*target_);
+  if (!frozen.ok()) {
+    INCR_RETURN_IF_ERROR(Reply(frozen.status()));
+    // A thread that would not stop cannot be detached either, until its tracer is gone.
+    return absl::IsDeadlineExceeded(frozen.status()) ? frozen.status() : absl::OkStatus();
+  }
+  frozen_.emplace(*std::move(frozen));
+  auto state = CaptureInjectedState(*frozen_);
+  if (!state.ok()) {
+    (void)Thaw();
+    return Reply(state.status());
+  }
+  // From here on nothing in the target changes: the session scans and copies while
+  // this process reads the rest.
+  INCR_RETURN_IF_ERROR(Reply(absl::OkStatus()));
+  auto image = CaptureRest(*state, request.allow_unsupported());
+  pb::AgentReply reply;
+  if (image.ok()) reply.set_image(*std::move(image));
+  return Reply(image.status(), std::move(reply));
+}
+
+absl::StatusOr<std::string> Agent::CaptureRest(FrozenState& state, bool allow_unsupported) {
+  INCR_RETURN_IF_ERROR(CaptureRemainingState(*frozen_, &state));
+  pb::Image image;
+  pb::Process* process = image.add_processes();
+  INCR_RETURN_IF_ERROR(CaptureProcess(*target_, state, allow_unsupported, process, &image));
+  INCR_RETURN_IF_ERROR(CaptureFiles(*target_, allow_unsupported, process, &image));
+  return image.SerializeAsString();
+}
+
+absl::Status Agent::Thaw() {
+  if (!frozen_) return absl::OkStatus();
+  absl::Status status = (*std::move(frozen_)).Thaw();
+  frozen_.reset();
+  frozen_us_ = MonotonicMicros() - freeze_start_us_;
+  return status;
+}
+
+}  // namespace
+
+int RunAgent(int socket_fd) {
+  ScopedFd socket(socket_fd);
+  ::fcntl(socket_fd, F_SETFD, FD_CLOEXEC);
+  ::prctl(PR_SET_NAME, "incr-ckpt-agent");
+  // A terminal's or a service manager's signals are meant for the daemon; the agent ends
+  // when the socket does, after it has put the target right.
+  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) ::signal(signal, SIG_IGN);
+  // On a busy machine the target stands still for as long as this process waits for a CPU.
+  (void)::setpriority(PRIO_PROCESS, 0, kUrgentNice);
+  return Agent(socket_fd).Run();
+}
+
+}  // namespace incr

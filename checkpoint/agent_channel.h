@@ -1,0 +1,27 @@
+// agent_channel.h — messages between session and agent: a 4-byte length, then a
+// serialised proto; a descriptor may ride on the length (SCM_RIGHTS).
+#ifndef INCR_CKPT_CHECKPOINT_AGENT_CHANNEL_H_
+#define INCR_CKPT_CHECKPOINT_AGENT_CHANNEL_H_
+
+#include <google/protobuf/message_lite.h>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/scoped_fd.h"
+
+namespace incr {
+
+enum class ReceiveOutcome { kMessage, kClosed, kTimeout };
+
+// `attached_fd` -1: none. kUnavailable when the other end is gone. Never raises SIGPIPE.
+absl::Status SendMessage(int socket, const google::protobuf::MessageLite& message,
+                         int attached_fd = -1);
+
+// `timeout_ms` -1: for ever; it bounds the wait for the first byte. `attached` may be null.
+absl::StatusOr<ReceiveOutcome> ReceiveMessage(int socket, int timeout_ms,
+                                              google::protobuf::MessageLite* message,
+                                              ScopedFd* attached);
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_CHECKPOINT_AGENT_CHANNEL_H_

@@ -1,0 +1,144 @@
+#include "checkpoint/agent_client.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "checkpoint/agent_channel.h"
+
+extern char** environ;
+
+namespace incr {
+namespace {
+
+constexpr int kAgentSocket = 3;
+// Freezing gives up after 10 s by itself; this bounds a broken agent.
+constexpr int kReplyPatienceMs = 60'000;
+
+}  // namespace
+
+absl::StatusOr<AgentClient> AgentClient::Spawn(const std::vector<std::string>& command) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+    return ErrnoStatus("socketpair(agent)");
+  }
+  ScopedFd ours(ends[0]), theirs(ends[1]);
+  if (theirs.get() == kAgentSocket) {  // dup2 onto itself would keep close-on-exec.
+    theirs = ScopedFd(::fcntl(theirs.get(), F_DUPFD_CLOEXEC, kAgentSocket + 1));
+  }
+  std::vector<std::string> arguments = command;
+  arguments.push_back(absl::StrCat(kAgentSocket));
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_adddup2(&actions, theirs.get(), kAgentSocket);
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  // A session of its own: a Ctrl-C at the daemon's terminal must not reach the tracer.
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
+  pid_t pid = 0;
+  const int error = ::posix_spawn(&pid, argv[0], &actions, &attributes, argv.data(), environ);
+  ::posix_spawnattr_destroy(&attributes);
+  ::posix_spawn_file_actions_destroy(&actions);
+  if (error != 0) return ErrnoStatus(error, absl::StrCat("posix_spawn(", argv[0], ")"));
+  return AgentClient(pid, std::move(ours));
+}
+
+AgentClient::AgentClient(AgentClient&& other) noexcept
+    : pid_(std::exchange(other.pid_, 0)),
+      socket_(std::move(other.socket_)),
+      allow_unsupported_(other.allow_unsupported_) {}
+
+AgentClient& AgentClient::operator=(AgentClient&& other) noexcept {
+  if (this == &other) return *this;
+  Close();
+  pid_ = std::exchange(other.pid_, 0);
+  socket_ = std::move(other.socket_);
+  allow_unsupported_ = other.allow_unsupported_;
+  return *this;
+}
+
+AgentClient::~AgentClient() { Close(); }
+
+void AgentClient::Close() {
+  socket_.reset();
+  if (pid_ == 0) return;
+  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  pid_ = 0;
+}
+
+absl::Status AgentClient::Send(pb::AgentRequest::Operation operation) {
+  pb::AgentRequest request;
+  request.set_operation(operation);
+  request.set_allow_unsupported(allow_unsupported_);
+  return SendMessage(socket_.get(), request);
+}
+
+absl::StatusOr<pb::AgentReply> AgentClient::Receive(ScopedFd* attached) {
+  pb::AgentReply reply;
+  INCR_ASSIGN_OR_RETURN(ReceiveOutcome outcome,
+                        ReceiveMessage(socket_.get(), kReplyPatienceMs, &reply, attached));
+  if (outcome == ReceiveOutcome::kClosed) {
+    return absl::UnavailableError(absl::StrCat("the tracing agent (pid ", pid_, ") has died"));
+  }
+  if (outcome == ReceiveOutcome::kTimeout) {
+    socket_.reset();  // It thaws when it comes to itself; its late replies must not be taken for others.
+    return absl::UnavailableError(absl::StrCat("the tracing agent (pid ", pid_, ") hangs"));
+  }
+  if (reply.code() != 0) {
+    return absl::Status(static_cast<absl::StatusCode>(reply.code()), reply.message());
+  }
+  return reply;
+}
+
+absl::StatusOr<ScopedFd> AgentClient::Attach(const ProcessHandle& target,
+                                             uint64_t uffd_features) {
+  pb::AgentRequest request;
+  request.set_operation(pb::AgentRequest::ATTACH);
+  request.set_pid(target.pid());
+  request.set_start_time(target.start_time());
+  request.set_uffd_features(uffd_features);
+  INCR_RETURN_IF_ERROR(SendMessage(socket_.get(), request));
+  ScopedFd uffd;
+  INCR_RETURN_IF_ERROR(Receive(&uffd).status());
+  if (uffd_features != 0 && !uffd.ok()) {
+    return absl::InternalError("the tracing agent sent no userfaultfd");
+  }
+  return uffd;
+}
+
+absl::Status AgentClient::Freeze(bool allow_unsupported) {
+  allow_unsupported_ = allow_unsupported;
+  INCR_RETURN_IF_ERROR(Send(pb::AgentRequest::FREEZE));
+  return Receive().status();
+}
+
+absl::StatusOr<pb::Image> AgentClient::AwaitState() {
+  INCR_ASSIGN_OR_RETURN(pb::AgentReply reply, Receive());
+  pb::Image image;
+  if (!image.ParseFromString(reply.image())) {
+    return absl::InternalError("the tracing agent's image does not parse");
+  }
+  return image;
+}
+
+absl::Status AgentClient::KeepFrozen() { return Send(pb::AgentRequest::KEEP_FROZEN); }
+
+absl::StatusOr<int64_t> AgentClient::Thaw() {
+  INCR_RETURN_IF_ERROR(Send(pb::AgentRequest::THAW));
+  INCR_ASSIGN_OR_RETURN(pb::AgentReply reply, Receive());
+  return reply.frozen_us();
+}
+
+}  // namespace incr

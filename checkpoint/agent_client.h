@@ -1,0 +1,56 @@
+// agent_client.h — the session's end of the agent (agent.h).
+//
+// Thread safety: none.
+#ifndef INCR_CKPT_CHECKPOINT_AGENT_CLIENT_H_
+#define INCR_CKPT_CHECKPOINT_AGENT_CLIENT_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/scoped_fd.h"
+#include "process/process_handle.h"
+#include "proto/agent.pb.h"
+#include "proto/image.pb.h"
+
+namespace incr {
+
+class AgentClient {
+ public:
+  // Spawns `command` with the socket's number (3) appended. kUnavailable from any later
+  // call: the agent died; the target has been let go by the kernel; spawn another.
+  static absl::StatusOr<AgentClient> Spawn(const std::vector<std::string>& command);
+
+  AgentClient(AgentClient&&) noexcept;
+  AgentClient& operator=(AgentClient&&) noexcept;
+  ~AgentClient();  // Closes the socket, waits for the agent to thaw and end.
+
+  // Names the target. With `uffd_features` the result is a userfaultfd created in it.
+  absl::StatusOr<ScopedFd> Attach(const ProcessHandle& target, uint64_t uffd_features);
+
+  // Returns once every thread rests. The agent then reads the state by itself:
+  absl::Status Freeze(bool allow_unsupported);
+  // ... and this waits for it. Call once between Freeze and Thaw.
+  absl::StatusOr<pb::Image> AwaitState();
+  // To be called at least every second while frozen.
+  absl::Status KeepFrozen();
+  // How long the target stood still, in microseconds.
+  absl::StatusOr<int64_t> Thaw();
+
+ private:
+  AgentClient(pid_t pid, ScopedFd socket) : pid_(pid), socket_(std::move(socket)) {}
+  absl::Status Send(pb::AgentRequest::Operation operation);
+  absl::StatusOr<pb::AgentReply> Receive(ScopedFd* attached = nullptr);
+  void Close();
+  pid_t pid_ = 0;
+  ScopedFd socket_;
+  bool allow_unsupported_ = false;
+};
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_CHECKPOINT_AGENT_CLIENT_H_

@@ -1,0 +1,343 @@
+#include "checkpoint/session.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "base/fault_point.h"
+#include "base/status.h"
+#include "checkpoint/agent.h"
+#include "checkpoint/agent_client.h"
+#include "checkpoint/capture_process.h"
+#include "checkpoint/page_copier.h"
+#include "process/memory_map.h"
+#include "process/process_handle.h"
+#include "process/remote_memory.h"
+#include "proto/image.pb.h"
+#include "tracker/write_tracker.h"
+
+namespace incr {
+namespace {
+
+constexpr uint32_t kSpace = 0;  // of the first process's pages
+constexpr char kUffdTracker[] = "uffd-wp-async";
+constexpr int64_t kKeepFrozenEveryUs = 1'000'000;
+
+// Changes when the process executes another program: its memory, and every
+// registration of ours, is then gone.
+struct MmIdentity {
+  uint64_t start_code, start_stack, arg_start, env_start;
+  bool operator==(const MmIdentity&) const = default;
+};
+
+absl::StatusOr<MmIdentity> ReadMmIdentity(const ProcessHandle& target) {
+  INCR_ASSIGN_OR_RETURN(ProcessFacts facts, ReadProcessFacts(target));
+  return MmIdentity{facts.start_code, facts.start_stack, facts.arg_start, facts.env_start};
+}
+
+// While the target stands still this thread must not wait for a CPU (a thread's nice value is its
+// own on Linux). Without CAP_SYS_NICE nothing happens.
+class Urgency {
+ public:
+  Urgency() : before_(::getpriority(PRIO_PROCESS, 0)) {
+    raised_ = ::setpriority(PRIO_PROCESS, 0, kUrgentNice) == 0;
+  }
+  Urgency(const Urgency&) = delete;
+  Urgency& operator=(const Urgency&) = delete;
+  ~Urgency() {
+    if (raised_) (void)::setpriority(PRIO_PROCESS, 0, before_);
+  }
+
+ private:
+  const int before_;
+  bool raised_ = false;
+};
+
+class Session final : public CheckpointSession {
+ public:
+  Session(Store* store, std::unique_ptr<ProcessHandle> target, SessionOptions options)
+      : store_(store), target_(std::move(target)), options_(std::move(options)) {}
+
+  absl::Status AttachFresh();
+  absl::Status AttachRestored(uint64_t epoch, ScopedFd uffd);
+
+  absl::StatusOr<EpochResult> TakeEpoch() override;
+  bool target_alive() const override { return target_->alive(); }
+  int target_pidfd() const override { return target_->pidfd(); }
+  std::string tracker_name() const override { return tracker_name_; }
+
+ private:
+  // What the freeze found; everything slow happens to it after the thaw.
+  struct Frozen {
+    MemoryMap map;
+    pb::Image image;
+    PageSet gone;
+    int64_t time_us = 0;
+    int64_t frozen_us = 0;
+    uint64_t pages_scanned = 0;
+  };
+
+  absl::Status SpawnAgent();
+  absl::Status MakeTracker(ScopedFd uffd);
+  absl::StatusOr<EpochResult> AttemptEpoch();
+  struct PreCopied {
+    uint32_t rounds = 0;
+    uint64_t last_found = 0;  // pages
+  };
+
+  absl::StatusOr<PreCopied> PreCopy(PageCopier& copier);
+  absl::StatusOr<Frozen> FreezeAndCopy(PageCopier& copier, uint64_t expected_pages);
+  absl::Status CopyWhileFrozen(PageCopier& copier, Frozen* frozen);
+  absl::Status DescribeMappings(const MemoryMap& flags, Frozen* frozen);
+
+  Store* const store_;
+  const std::unique_ptr<ProcessHandle> target_;
+  const SessionOptions options_;
+  std::string tracker_name_;
+  std::optional<AgentClient> agent_;
+  std::unique_ptr<WriteTracker> tracker_;
+  std::optional<RemoteMemory> memory_;
+  MmIdentity mm_{};
+  uint64_t parent_ = 0;
+};
+
+absl::Status Session::SpawnAgent() {
+  agent_.reset();
+  INCR_ASSIGN_OR_RETURN(AgentClient agent, AgentClient::Spawn(options_.agent_command));
+  agent_.emplace(std::move(agent));
+  return absl::OkStatus();
+}
+
+absl::Status Session::MakeTracker(ScopedFd uffd) {
+  auto tracker = tracker_name_ == kUffdTracker
+                     ? NewUffdWpAsyncTracker(target_.get(), std::move(uffd))
+                     : NewCompareTracker(target_.get());
+  INCR_RETURN_IF_ERROR(tracker.status());
+  tracker_ = *std::move(tracker);
+  INCR_ASSIGN_OR_RETURN(RemoteMemory memory, RemoteMemory::Open(*target_, /*writable=*/false));
+  memory_.emplace(std::move(memory));
+  INCR_ASSIGN_OR_RETURN(mm_, ReadMmIdentity(*target_));
+  return absl::OkStatus();
+}
+
+absl::Status Session::AttachFresh() {
+  tracker_.reset();
+  if (!agent_) INCR_RETURN_IF_ERROR(SpawnAgent());
+  std::string why;
+  INCR_ASSIGN_OR_RETURN(tracker_name_, ChooseTracker(options_.tracker, &why));
+  auto uffd =
+      agent_->Attach(*target_, tracker_name_ == kUffdTracker ? kUffdTrackerFeatures : 0);
+  INCR_RETURN_IF_ERROR(uffd.status());
+  INCR_RETURN_IF_ERROR(MakeTracker(*std::move(uffd)));
+  INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(*target_));
+  INCR_RETURN_IF_ERROR(tracker_->Arm(map, PageSet()));
+  parent_ = 0;
+  return absl::OkStatus();
+}
+
+absl::Status Session::AttachRestored(uint64_t epoch, ScopedFd uffd) {
+  INCR_RETURN_IF_ERROR(SpawnAgent());
+  INCR_RETURN_IF_ERROR(agent_->Attach(*target_, 0).status());
+  std::string why;
+  INCR_ASSIGN_OR_RETURN(tracker_name_, ChooseTracker(options_.tracker, &why));
+  if (tracker_name_ == kUffdTracker && !uffd.ok()) {
+    return absl::InvalidArgumentError("adopt: the restored process came without a userfaultfd");
+  }
+  INCR_RETURN_IF_ERROR(MakeTracker(std::move(uffd)));
+  INCR_ASSIGN_OR_RETURN(PageTable table, store_->LoadPageTable(options_.job, epoch));
+  INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(*target_));
+  INCR_RETURN_IF_ERROR(tracker_->Arm(map, PagesOfSpace(table, kSpace)));
+  parent_ = epoch;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<EpochResult> Session::TakeEpoch() {
+  absl::StatusOr<EpochResult> result = AttemptEpoch();
+  if (result.ok()) {
+    tracker_->EpochDurable();
+    parent_ = result->record.epoch();
+    return result;
+  }
+  if (tracker_ != nullptr) tracker_->EpochFailed();
+  if (!target_->alive()) {
+    return absl::NotFoundError(absl::StrCat("process ", target_->pid(), " has exited"));
+  }
+  return result.status();
+}
+
+absl::StatusOr<EpochResult> Session::AttemptEpoch() {
+  const Stopwatch total;
+  INCR_ASSIGN_OR_RETURN(MmIdentity mm, ReadMmIdentity(*target_));
+  // After an exec, or after a tracker error, nothing known of the memory holds: start
+  // a full epoch rather than go on blind.
+  if (tracker_ == nullptr || mm != mm_) INCR_RETURN_IF_ERROR(AttachFresh());
+  if (!agent_) {
+    INCR_RETURN_IF_ERROR(SpawnAgent());
+    INCR_RETURN_IF_ERROR(agent_->Attach(*target_, 0).status());
+  }
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<EpochWriter> writer,
+                        store_->BeginEpoch(options_.job, parent_));
+  PageCopier copier(&*memory_, writer.get(), kSpace);
+
+  INCR_ASSIGN_OR_RETURN(MemoryMap flags, ReadSmaps(*target_));
+  INCR_ASSIGN_OR_RETURN(PreCopied precopied, PreCopy(copier));
+  INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.before_freeze"));
+  INCR_ASSIGN_OR_RETURN(Frozen frozen, FreezeAndCopy(copier, precopied.last_found));
+  INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.after_thaw"));
+
+  INCR_RETURN_IF_ERROR(copier.AddFromMemory());
+  for (const PageRange& run : frozen.gone.runs()) {
+    INCR_RETURN_IF_ERROR(writer->AddGone(kSpace, run));
+  }
+  INCR_RETURN_IF_ERROR(DescribeMappings(flags, &frozen));
+
+  EpochResult result;
+  result.warnings.assign(frozen.image.warnings().begin(), frozen.image.warnings().end());
+  pb::EpochRecord record;
+  record.set_pid(target_->pid());
+  record.set_time_us(frozen.time_us);
+  record.set_tracker(tracker_name_);
+  record.mutable_stats()->set_pages_scanned(frozen.pages_scanned);
+  record.mutable_stats()->set_frozen_us(frozen.frozen_us);
+  record.mutable_stats()->set_precopy_rounds(precopied.rounds);
+  record.mutable_stats()->set_total_us(total.elapsed_us());
+  INCR_ASSIGN_OR_RETURN(result.record,
+                        writer->Commit(std::move(record), frozen.image.SerializeAsString()));
+  result.record.mutable_stats()->set_total_us(total.elapsed_us());
+  return result;
+}
+
+absl::StatusOr<Session::PreCopied> Session::PreCopy(PageCopier& copier) {
+  PreCopied done;
+  uint64_t previous = UINT64_MAX;
+  while (done.rounds < static_cast<uint32_t>(options_.max_precopy_rounds)) {
+    INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(*target_));
+    absl::StatusOr<TakenPages> taken = tracker_->TakeRunning(map);
+    if (!taken.ok()) {
+      tracker_.reset();
+      return taken.status();
+    }
+    ++done.rounds;
+    done.last_found = taken->written.page_count();
+    PageSet unreadable;
+    INCR_RETURN_IF_ERROR(
+        copier.Stream(taken->written, &unreadable, [] { return absl::OkStatus(); }));
+    // Unmapped while we read, or on its way: the freeze decides.
+    tracker_->PutBack(unreadable);
+    // A target that dirties as fast as we copy gains nothing from another round.
+    if (done.last_found <= options_.precopy_target_pages) break;
+    if (done.last_found > previous / 4 * 3) break;
+    previous = done.last_found;
+  }
+  return done;
+}
+
+absl::StatusOr<Session::Frozen> Session::FreezeAndCopy(PageCopier& copier,
+                                                       uint64_t expected_pages) {
+  Frozen frozen;
+  copier.Reserve(std::clamp(expected_pages * 2, options_.precopy_target_pages * 4,
+                            options_.frozen_buffer_bytes / kPageSize));
+  const Urgency urgency;
+  const absl::Status status = agent_->Freeze(options_.allow_unsupported);
+  if (!status.ok()) {
+    if (absl::IsUnavailable(status)) agent_.reset();
+    return status;
+  }
+  frozen.time_us = WallMicros();
+  const absl::Status copied = CopyWhileFrozen(copier, &frozen);
+  if (options_.while_frozen) options_.while_frozen();
+  absl::StatusOr<pb::Image> image = agent_->AwaitState();
+  absl::StatusOr<int64_t> frozen_us = agent_->Thaw();
+  if (absl::IsUnavailable(image.status()) || absl::IsUnavailable(frozen_us.status())) {
+    agent_.reset();
+  }
+  INCR_RETURN_IF_ERROR(copied);
+  INCR_RETURN_IF_ERROR(image.status());
+  INCR_RETURN_IF_ERROR(frozen_us.status());
+  frozen.image = *std::move(image);
+  frozen.frozen_us = *frozen_us;
+  return frozen;
+}
+
+absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
+  INCR_ASSIGN_OR_RETURN(MmIdentity mm, ReadMmIdentity(*target_));
+  if (mm != mm_) {
+    return absl::AbortedError(absl::StrCat("process ", target_->pid(),
+                                           " executed another program during the checkpoint"));
+  }
+  INCR_ASSIGN_OR_RETURN(frozen->map, ReadMaps(*target_));
+  absl::StatusOr<TakenPages> taken = tracker_->TakeFrozen(frozen->map);
+  if (!taken.ok()) {
+    tracker_.reset();
+    return taken.status();
+  }
+  frozen->gone = std::move(taken->gone);
+  frozen->pages_scanned = taken->pages_scanned;
+  PageSet unreadable;
+  if (taken->written.page_count() * kPageSize <= options_.frozen_buffer_bytes) {
+    INCR_RETURN_IF_ERROR(copier.ReadIntoMemory(taken->written, &unreadable));
+  } else {
+    int64_t last_sign_of_life_us = MonotonicMicros();
+    INCR_RETURN_IF_ERROR(copier.Stream(taken->written, &unreadable, [&] {
+      const int64_t now_us = MonotonicMicros();
+      if (now_us - last_sign_of_life_us < kKeepFrozenEveryUs) return absl::OkStatus();
+      last_sign_of_life_us = now_us;
+      return agent_->KeepFrozen();
+    }));
+  }
+  // Nothing moves in a freeze: what cannot be read now (beyond the end of its file) has no
+  // content, and a restore finds it so again.
+  frozen->gone.Add(unreadable);
+  return absl::OkStatus();
+}
+
+// After the thaw: `frozen->map` is the moment's truth, only file identities and VM flags are
+// looked up now.
+absl::Status Session::DescribeMappings(const MemoryMap& flags, Frozen* frozen) {
+  const bool all_known = std::all_of(
+      frozen->map.begin(), frozen->map.end(), [&](const MemoryMapping& mapping) {
+        return std::any_of(flags.begin(), flags.end(), [&](const MemoryMapping& flagged) {
+          return flagged.start == mapping.start && flagged.end == mapping.end;
+        });
+      });
+  MemoryMap fresh;
+  if (!all_known) {
+    INCR_ASSIGN_OR_RETURN(fresh, ReadSmaps(*target_));
+  }
+  return CaptureMappings(*target_, frozen->map, all_known ? flags : fresh,
+                         options_.allow_unsupported, frozen->image.mutable_processes(0),
+                         &frozen->image);
+}
+
+absl::StatusOr<std::unique_ptr<Session>> NewSession(Store* store, pid_t pid,
+                                                    const SessionOptions& options) {
+  INCR_ASSIGN_OR_RETURN(ProcessHandle target, ProcessHandle::Open(pid));
+  return std::make_unique<Session>(store, std::make_unique<ProcessHandle>(std::move(target)),
+                                   options);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CheckpointSession>> CheckpointSession::Start(
+    Store* store, pid_t pid, const SessionOptions& options) {
+  INCR_ASSIGN_OR_RETURN(ProcessHandle target, ProcessHandle::Open(pid));
+  INCR_RETURN_IF_ERROR(CheckTrackable(target));
+  auto session = std::make_unique<Session>(
+      store, std::make_unique<ProcessHandle>(std::move(target)), options);
+  INCR_RETURN_IF_ERROR(session->AttachFresh());
+  return session;
+}
+
+absl::StatusOr<std::unique_ptr<CheckpointSession>> CheckpointSession::Adopt(
+    Store* store, pid_t pid, uint64_t epoch, ScopedFd uffd, const SessionOptions& options) {
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<Session> session, NewSession(store, pid, options));
+  INCR_RETURN_IF_ERROR(session->AttachRestored(epoch, std::move(uffd)));
+  return session;
+}
+
+}  // namespace incr

@@ -1,0 +1,238 @@
+#include "checkpoint/session.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "base/fault_point.h"
+#include "base/file.h"
+#include "checkpoint/memory_oracle.h"
+#include "gtest/gtest.h"
+#include "process/process_handle.h"
+#include "store/store.h"
+
+namespace incr {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A program of testdata/targets, killed and reaped by pid at the end.
+class Target {
+ public:
+  explicit Target(std::vector<std::string> arguments) {
+    int out[2];
+    EXPECT_EQ(pipe(out), 0);
+    pid_ = fork();
+    if (pid_ == 0) {
+      dup2(out[1], 1);
+      dup2(open("/dev/null", O_RDWR), 0);
+      close_range(3, ~0u, 0);
+      std::vector<char*> argv;
+      for (std::string& argument : arguments) argv.push_back(argument.data());
+      argv.push_back(nullptr);
+      execv(argv[0], argv.data());
+      _exit(127);
+    }
+    close(out[1]);
+    char line[6];
+    EXPECT_EQ(read(out[0], line, 6), 6) << arguments[0] << " did not start";
+    output_.reset(out[0]);
+  }
+  ~Target() { Kill(); }
+  void Kill() {
+    if (pid_ == 0) return;
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+    pid_ = 0;
+  }
+  pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_ = 0;
+  ScopedFd output_;
+};
+
+// The page's content, as a number, at every epoch so far: tells a missed write from a wrong page.
+std::string HistoryOf(absl::string_view message, const std::map<uint64_t, OracleImage>& oracles,
+                      const OracleImage& last) {
+  const size_t at = message.find("page at 0x");
+  const uint64_t page = strtoull(std::string(message.substr(at + 8)).c_str(), nullptr, 16) / 4096;
+  std::string out = "\nhistory:";
+  for (const auto& [epoch, oracle] : oracles) {
+    auto it = oracle.pages.find(page);
+    absl::StrAppend(&out, " ", epoch, ":", it == oracle.pages.end() ? 0 : it->second % 100000);
+  }
+  absl::StrAppend(&out, " now:", last.pages.at(page) % 100000, "\n");
+  return out;
+}
+
+class SessionTest : public testing::TestWithParam<std::string> {
+ protected:
+  SessionTest() {
+    directory_ = absl::StrCat(testing::TempDir(), "/session-", getpid(), "-", MonotonicMicros());
+    fs::create_directories(directory_);
+    StoreOptions options;
+    options.create_if_missing = true;
+    auto store = Store::Open(directory_ + "/store", options);
+    EXPECT_TRUE(store.ok()) << store.status();
+    store_ = *std::move(store);
+    file_ = directory_ + "/file";
+    std::string content(1 << 20, '\0');
+    for (size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 31 + i / 4096);
+    EXPECT_TRUE(WriteFileDurably(file_, content, 0600).ok());
+    EXPECT_TRUE(WriteFileDurably(file_ + ".shared", content, 0600).ok());
+  }
+  ~SessionTest() override {
+    ArmFaultPoints("");
+    store_.reset();
+    fs::remove_all(directory_);
+  }
+
+  SessionOptions Options() const {
+    SessionOptions options;
+    options.job = "job";
+    options.tracker = GetParam();
+    options.agent_command = {"checkpoint/agent_main"};
+    return options;
+  }
+
+  std::unique_ptr<Target> StartChaos(uint64_t seed, int max_mib) {
+    return std::make_unique<Target>(std::vector<std::string>{
+        "testdata/targets/mem_chaos", absl::StrCat(seed), file_, absl::StrCat(max_mib)});
+  }
+
+  std::string directory_, file_;
+  std::unique_ptr<Store> store_;
+};
+
+// The promise of the whole system, on a program that does everything to its memory.
+TEST_P(SessionTest, EveryEpochEqualsWhatAFullReadInTheSameFreezeSaw) {
+  const uint64_t seed = MonotonicMicros();
+  SCOPED_TRACE(absl::StrCat("seed ", seed));
+  const int epochs = 200;
+  auto target = StartChaos(seed, 16);
+  auto handle = ProcessHandle::Open(target->pid());
+  ASSERT_TRUE(handle.ok());
+  SessionOptions options = Options();
+  std::map<uint64_t, OracleImage> oracles;
+  OracleImage last;
+  options.while_frozen = [&] {
+    auto oracle = ReadOracle(*handle);
+    ASSERT_TRUE(oracle.ok()) << oracle.status();
+    last = *std::move(oracle);
+  };
+  auto session = CheckpointSession::Start(store_.get(), target->pid(), options);
+  ASSERT_TRUE(session.ok()) << session.status();
+  uint64_t pages_gone = 0, pages_written = 0, full = 0;
+  for (int i = 0; i < epochs; ++i) {
+    if (i % 17 == 9) {
+      // A failed epoch in between must not lose what it had taken.
+      ArmFaultPoints("checkpoint.after_thaw=error");
+      EXPECT_FALSE((*session)->TakeEpoch().ok());
+      ArmFaultPoints("");
+    }
+    auto result = (*session)->TakeEpoch();
+    ASSERT_TRUE(result.ok()) << result.status() << " at epoch " << i + 1;
+    ASSERT_EQ(result->record.epoch(), i + 1);
+    absl::Status same = CompareWithOracle(*store_, "job", i + 1, last);
+    if (!same.ok()) {
+      FAIL() << same << HistoryOf(same.message(), oracles, last);
+    }
+    pages_gone += result->record.stats().pages_gone();
+    pages_written += result->record.stats().pages_written();
+    full += last.pages.size();
+    oracles[i + 1] = std::move(last);
+  }
+  // Not by accident: things were dropped.
+  EXPECT_GT(pages_gone, 100u);
+  RecordProperty("pages_written", std::to_string(pages_written));
+  RecordProperty("pages_populated", std::to_string(full));
+  // And every epoch is still what it was, not only the last.
+  for (const auto& [epoch, oracle] : oracles) {
+    absl::Status same = CompareWithOracle(*store_, "job", epoch, oracle);
+    ASSERT_TRUE(same.ok()) << same;
+  }
+}
+
+TEST_P(SessionTest, TargetThatExitedIsNotFoundAndCommitsNothing) {
+  auto target = StartChaos(1, 8);
+  auto session = CheckpointSession::Start(store_.get(), target->pid(), Options());
+  ASSERT_TRUE(session.ok()) << session.status();
+  ASSERT_EQ((*session)->TakeEpoch().status(), absl::OkStatus());
+  target->Kill();
+  auto result = (*session)->TakeEpoch();
+  EXPECT_TRUE(absl::IsNotFound(result.status())) << result.status();
+  auto epochs = store_->ListEpochs("job");
+  ASSERT_TRUE(epochs.ok());
+  EXPECT_EQ(epochs->size(), 1u);
+}
+
+// The tracer may be killed at any time; the next epoch gets another.
+TEST_P(SessionTest, KilledAgentLeavesTheTargetRunningAndTheNextEpochWorks) {
+  auto target = StartChaos(2, 8);
+  auto session = CheckpointSession::Start(store_.get(), target->pid(), Options());
+  ASSERT_TRUE(session.ok()) << session.status();
+  ASSERT_EQ((*session)->TakeEpoch().status(), absl::OkStatus());
+  // The agent is our only other child.
+  const std::string children =
+      *ReadWholeFile(absl::StrCat("/proc/self/task/", getpid(), "/children"));
+  pid_t agent = 0;
+  for (size_t at = 0; at < children.size();) {
+    const pid_t pid = atoi(children.c_str() + at);
+    if (pid != 0 && pid != target->pid()) agent = pid;
+    at = children.find(' ', at);
+    if (at == std::string::npos) break;
+    ++at;
+  }
+  ASSERT_NE(agent, 0) << children;
+  kill(agent, SIGKILL);
+  (void)(*session)->TakeEpoch();  // May notice the death.
+  auto result = (*session)->TakeEpoch();
+  EXPECT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(waitpid(target->pid(), nullptr, WNOHANG), 0) << "the target must still run";
+}
+
+// A program that calls exec has another memory: never an increment against the old one.
+TEST_P(SessionTest, ExecStartsAFullEpoch) {
+  Target target({"/bin/bash", "-c",
+                 absl::StrCat("echo ready; sleep 0.5; exec testdata/targets/mem_chaos 5 ", file_,
+                              " 8 > /dev/null")});
+  auto handle = ProcessHandle::Open(target.pid());
+  ASSERT_TRUE(handle.ok());
+  SessionOptions options = Options();
+  options.allow_unsupported = true;  // bash's child, sleep.
+  OracleImage last;
+  options.while_frozen = [&] { last = *ReadOracle(*handle); };
+  auto session = CheckpointSession::Start(store_.get(), target.pid(), options);
+  ASSERT_TRUE(session.ok()) << session.status();
+  auto result = (*session)->TakeEpoch();
+  ASSERT_TRUE(result.ok()) << result.status();
+  while (ReadProcessFacts(*handle)->comm != "mem_chaos") usleep(10'000);
+  usleep(100'000);
+  result = (*session)->TakeEpoch();
+  if (!result.ok()) result = (*session)->TakeEpoch();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->record.parent(), 0u);
+  absl::Status same = CompareWithOracle(*store_, "job", result->record.epoch(), last);
+  EXPECT_TRUE(same.ok()) << same;
+}
+
+INSTANTIATE_TEST_SUITE_P(Trackers, SessionTest, testing::Values("uffd-wp-async", "compare"),
+                         [](const auto& info) {
+                           return info.param == "compare" ? "compare" : "uffd";
+                         });
+
+}  // namespace
+}  // namespace incr
