@@ -1,0 +1,44 @@
+// api.h — start here for the daemon: HTTP requests to calls, results to JSON.
+//
+//   GET  /v1/version | /v1/status | /v1/epochs[?job=NAME]
+//   POST /v1/start | /v1/adopt | /v1/checkpoint | /v1/stop      (bodies: proto/control.proto)
+//
+// An error is an HTTP status and an ErrorReply. Thread-safe.
+#ifndef INCR_CKPT_CLI_API_H_
+#define INCR_CKPT_CLI_API_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "cli/http_server.h"
+#include "cli/job_table.h"
+#include "store/store.h"
+
+namespace incr {
+
+inline constexpr uint32_t kApiVersion = 1;
+
+class Api {
+ public:
+  // All outlive it. `store_directory` is what status shows.
+  Api(JobTable* jobs, const StoreReader* store, std::string store_directory)
+      : jobs_(jobs), store_(store), store_directory_(std::move(store_directory)) {}
+
+  HttpResponse Handle(const HttpRequest& request) const;
+
+ private:
+  absl::StatusOr<std::string> Get(const HttpRequest& request) const;
+  absl::StatusOr<std::string> Post(const HttpRequest& request) const;
+
+  JobTable* const jobs_;
+  const StoreReader* const store_;
+  const std::string store_directory_;
+};
+
+// The ErrorReply of `status`, and back.
+HttpResponse ErrorResponse(const absl::Status& status);
+absl::Status StatusFromError(int http_status, const std::string& body);
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_CLI_API_H_

@@ -1,0 +1,88 @@
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "base/status.h"
+#include "cli/commands.h"
+#include "cli/exit_status.h"
+#include "cli/json.h"
+#include "cli/text_table.h"
+#include "store/store.h"
+
+namespace incr {
+namespace {
+
+std::string NextEpoch(const pb::JobStatus& job) {
+  if (job.state() != "tracking") {
+    return absl::StrCat(job.state(), ", ", FormatSeconds(job.state_for_s()));
+  }
+  if (job.next_epoch_in_s() < 0) return "on request";
+  return absl::StrCat("in ", FormatSeconds(job.next_epoch_in_s()));
+}
+
+std::string Interval(const pb::JobStatus& job) {
+  return job.interval_s() == 0 ? "-" : absl::StrCat(job.interval_s(), " s");
+}
+
+std::string FormatStatus(const pb::StatusReply& reply) {
+  if (reply.daemon_pid() == 0) {
+    return absl::StrCat("store ", reply.store(), ": nothing is tracked, no daemon runs\n");
+  }
+  std::string text = absl::StrCat("store ", reply.store(), ": daemon ", reply.daemon_pid(), "\n");
+  if (reply.jobs_size() == 0) return text + "nothing is tracked\n";
+  TextTable table({"JOB", ">PID", "COMMAND", "TRACKER", ">INTERVAL", ">LAST EPOCH", "NEXT EPOCH",
+                   ">FAILED"});
+  for (const pb::JobStatus& job : reply.jobs()) {
+    table.Add({job.job(), absl::StrCat(job.pid()), job.command(), job.tracker(), Interval(job),
+               job.last_epoch() == 0 ? "-" : absl::StrCat(job.last_epoch()), NextEpoch(job),
+               absl::StrCat(job.epochs_failed())});
+  }
+  text += table.Format();
+  for (const pb::JobStatus& job : reply.jobs()) {
+    if (job.last_error().empty()) continue;
+    absl::StrAppend(&text, job.job(), ": last error, ", FormatSeconds(job.last_error_ago_s()),
+                    " ago: ", job.last_error(), "\n");
+  }
+  return text;
+}
+
+// A first start makes the store while we look.
+constexpr int64_t kMakingPatienceUs = 500'000;
+constexpr useconds_t kMakingPauseUs = 20'000;
+
+// Absent or empty: a first `start` would make a store of it.
+bool IsUnborn(const std::string& store) {
+  std::error_code error;
+  return !std::filesystem::exists(store, error) || std::filesystem::is_empty(store, error);
+}
+
+absl::StatusOr<pb::StatusReply> StatusOnce(const std::string& store) {
+  pb::StatusReply idle;
+  idle.set_store(CleanText(store));
+  if (IsUnborn(store)) return idle;
+  INCR_ASSIGN_OR_RETURN(DaemonClient client, ClientOf(store));
+  absl::StatusOr<pb::StatusReply> reply = client.Status();
+  // Nobody there, or it was killed while it answered: no daemon runs.
+  if (!absl::IsUnavailable(reply.status()) && !absl::IsAborted(reply.status())) return reply;
+  INCR_RETURN_IF_ERROR(StoreReader::Open(store).status());
+  return idle;
+}
+
+}  // namespace
+
+absl::StatusOr<int> RunStatus(const CommandContext& context, const StatusArgs&) {
+  INCR_ASSIGN_OR_RETURN(const std::string store, StoreOf(context));
+  const Stopwatch waited;
+  absl::StatusOr<pb::StatusReply> reply = StatusOnce(store);
+  while (absl::IsFailedPrecondition(reply.status()) && waited.elapsed_us() < kMakingPatienceUs) {
+    ::usleep(kMakingPauseUs);
+    reply = StatusOnce(store);
+  }
+  INCR_RETURN_IF_ERROR(reply.status());
+  INCR_RETURN_IF_ERROR(Print(context, *reply, FormatStatus(*reply)));
+  return kExitOk;
+}
+
+}  // namespace incr

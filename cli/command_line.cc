@@ -1,0 +1,238 @@
+#include "cli/command_line.h"
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "cli/help_text.h"
+#include "cli/job_name.h"
+#include "cli/json.h"
+
+namespace incr {
+namespace {
+
+PrintArgs UsageError(const std::string& what, const std::string& verb) {
+  return {absl::StrCat(CleanText(what), " (see: incr-ckpt help", verb.empty() ? "" : " ", verb,
+                       ")"),
+          true};
+}
+
+// CLI11's tree of options and the values it fills in. Lives for one parse.
+class Parser {
+ public:
+  Parser() : app_(kRootDescription, "incr-ckpt") {
+    app_.footer(kRootFooter);
+    app_.fallthrough();
+    app_.require_subcommand(0, 1);
+    app_.get_formatter()->column_width(26);
+    app_.add_option("--store", line_.store, "The store's directory")->type_name("DIR");
+    app_.add_flag("--json", line_.json, "Print JSON instead of text for people");
+    app_.add_flag("--version", version_, "Print the version");
+    AddTrackingCommands();
+    AddReadingCommands();
+    CLI::App* help = Add("help", kHelpHelp);
+    help->add_option("command", help_verb_, "The command to explain")->type_name("");
+  }
+
+  CommandLine Parse(std::vector<std::string> arguments, std::vector<std::string> tail) {
+    tail_ = std::move(tail);
+    std::reverse(arguments.begin(), arguments.end());  // As CLI11 wants it.
+    try {
+      app_.parse(arguments);
+      line_.command = Result();
+    } catch (const CLI::CallForHelp&) {
+      line_.command = PrintArgs{Help(Verb())};
+    } catch (const CLI::ParseError& error) {
+      line_.command = UsageError(error.what(), Verb());
+    }
+    return line_;
+  }
+
+ private:
+  CLI::App* Add(const std::string& name, const CommandHelp& help) {
+    CLI::App* command = app_.add_subcommand(name, help.summary);
+    command->footer(help.footer);
+    return command;
+  }
+
+  void AddTrackingOptions(CLI::App* command, TrackingArgs* args) {
+    command->add_option("--job", args->job, "The job's name (default: COMMAND-PID)")
+        ->type_name("NAME");
+    command->add_option("--tracker", args->tracker,
+                        "uffd-wp-async or compare (default: the best that works)")
+        ->type_name("NAME");
+    command->add_flag("--allow-unsupported", args->allow_unsupported,
+                      "Leave out what cannot be saved, with a warning, instead of failing");
+  }
+
+  void AddTrackingCommands() {
+    CLI::App* start = Add("start", kStartHelp);
+    start->add_option("--interval", start_.tracking.interval_s, kIntervalHelp)->type_name("SEC");
+    AddTrackingOptions(start, &start_.tracking);
+    start->add_option("pid", start_pid_, "The process to track")->type_name("")->required();
+
+    CLI::App* run = Add("run", kRunHelp);
+    run->add_option("--interval", run_.tracking.interval_s, kIntervalHelp)->type_name("SEC");
+    AddTrackingOptions(run, &run_.tracking);
+
+    CLI::App* checkpoint = Add("checkpoint", kCheckpointHelp);
+    checkpoint->add_option("target", checkpoint_.target, "Its pid or its job's name")
+        ->type_name("")
+        ->required();
+
+    CLI::App* stop = Add("stop", kStopHelp);
+    stop->add_option("target", stop_.target, "Its pid or its job's name")->type_name("");
+    stop->add_flag("--all", stop_.all, "Every job of this store");
+
+    CLI::App* restore = Add("restore", kRestoreHelp);
+    restore->add_option("--epoch", restore_.epoch, "Its number, or latest")
+        ->type_name("N|latest")
+        ->required();
+    restore->add_option("--job", restore_.job, "Needed if the store has several")
+        ->type_name("NAME");
+    restore->add_flag("--detach", restore_.detach, "Do not wait for it");
+    restore_interval_ = restore->add_option("--interval", restore_.tracking.interval_s,
+                                            "Track it again: an epoch every SEC seconds")
+                            ->type_name("SEC");
+    restore->add_option("--tracker", restore_.tracking.tracker,
+                        "uffd-wp-async or compare (default: the best that works)")
+        ->type_name("NAME");
+    restore->add_flag("--allow-unsupported", restore_.tracking.allow_unsupported,
+                      "For its next epochs: leave out what cannot be saved");
+  }
+
+  void AddReadingCommands() {
+    Add("status", kStatusHelp);
+    CLI::App* list = Add("list", kListHelp);
+    list->add_option("--job", list_.job, "Only this job's epochs")->type_name("NAME");
+    CLI::App* show = Add("show", kShowHelp);
+    show->add_option("--epoch", show_.epoch, "Its number, or latest")
+        ->type_name("N|latest")
+        ->required();
+    show->add_option("--job", show_.job, "Needed if the store has several")->type_name("NAME");
+    Add("doctor", kDoctorHelp);
+  }
+
+  std::string Verb() const {
+    for (const CLI::App* command : app_.get_subcommands()) return command->get_name();
+    return "";
+  }
+
+  std::string Help(const std::string& verb) const {
+    if (!verb.empty()) return app_.get_subcommand(verb)->help("incr-ckpt");
+    // app_.help() would explain the subcommand that was parsed.
+    return app_.get_formatter()->make_help(&app_, "incr-ckpt", CLI::AppFormatMode::Normal);
+  }
+
+  static bool IsInterval(double seconds) { return std::isfinite(seconds) && seconds >= 0; }
+
+  CommandArgs Result() {
+    const std::string verb = Verb();
+    const TrackingArgs* tracking = verb == "start"     ? &start_.tracking
+                                   : verb == "run"     ? &run_.tracking
+                                   : verb == "restore" ? &restore_.tracking
+                                                       : nullptr;
+    if (tracking != nullptr && !IsInterval(tracking->interval_s)) {
+      return UsageError("--interval must be 0 or seconds", verb);
+    }
+    for (const std::string* job : {&start_.tracking.job, &run_.tracking.job, &list_.job,
+                                   &show_.job, &restore_.job}) {
+      if (job->empty()) continue;
+      if (const absl::Status valid = CheckJobName(*job); !valid.ok()) {
+        return UsageError(std::string(valid.message()), verb);
+      }
+    }
+    if (verb == "start") return StartResult();
+    if (verb == "run") return RunResult();
+    if (verb == "checkpoint") return checkpoint_;
+    if (verb == "stop") return StopResult();
+    if (verb == "status") return StatusArgs{};
+    if (verb == "list") return list_;
+    if (verb == "show") return show_;
+    if (verb == "restore") {
+      restore_.track = restore_interval_->count() > 0;
+      return restore_;
+    }
+    if (verb == "doctor") return DoctorArgs{};
+    if (version_) return VersionArgs{};
+    if (verb == "help") return HelpResult();
+    return UsageError("no command given", "");
+  }
+
+  CommandArgs HelpResult() {
+    for (const CLI::App* command : app_.get_subcommands(nullptr)) {
+      if (help_verb_.empty() || command->get_name() == help_verb_) {
+        return PrintArgs{Help(help_verb_)};
+      }
+    }
+    return UsageError(absl::StrCat("no command ", help_verb_), "");
+  }
+
+  CommandArgs StartResult() {
+    const std::optional<pid_t> pid = ParsePid(start_pid_);
+    if (!pid) return UsageError(absl::StrCat("\"", start_pid_, "\" is no pid"), "start");
+    start_.pid = *pid;
+    return start_;
+  }
+
+  CommandArgs RunResult() {
+    run_.command = tail_;
+    if (run_.command.empty()) return UsageError("run what? No command given", "run");
+    return run_;
+  }
+
+  CommandArgs StopResult() {
+    if (stop_.all == stop_.target.empty()) return stop_;
+    return UsageError(
+        stop_.all ? "either a pid or job, or --all" : "stop what? A pid, a job, or --all", "stop");
+  }
+
+  CLI::App app_;
+  CommandLine line_;
+  std::vector<std::string> tail_;
+  bool version_ = false;
+  std::string help_verb_, start_pid_;
+  StartArgs start_;
+  RunArgs run_;
+  CheckpointArgs checkpoint_;
+  StopArgs stop_;
+  ListArgs list_;
+  ShowArgs show_;
+  RestoreArgs restore_;
+  CLI::Option* restore_interval_ = nullptr;
+};
+
+// Where the command of `run` begins, whatever it looks like: at "--" or at the first word that
+// is no option of ours. For other verbs: the end.
+size_t EndOfOwnArguments(const std::vector<std::string>& arguments) {
+  bool run = false;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (argument == "--") return run ? i : arguments.size();
+    if (argument.size() > 1 && argument[0] == '-') {
+      for (const char* takes_value : {"--store", "--interval", "--job", "--tracker"}) {
+        if (argument == takes_value) ++i;
+      }
+      continue;
+    }
+    if (run) return i;
+    if (argument != "run") return arguments.size();
+    run = true;
+  }
+  return arguments.size();
+}
+
+}  // namespace
+
+CommandLine ParseCommandLine(const std::vector<std::string>& arguments) {
+  const size_t end = EndOfOwnArguments(arguments);
+  const size_t tail = end < arguments.size() && arguments[end] == "--" ? end + 1 : end;
+  return Parser().Parse({arguments.begin(), arguments.begin() + end},
+                        {arguments.begin() + tail, arguments.end()});
+}
+
+}  // namespace incr

@@ -1,0 +1,74 @@
+// command_line.h — what the user typed, as values. Pure; the one user of CLI11.
+#ifndef INCR_CKPT_CLI_COMMAND_LINE_H_
+#define INCR_CKPT_CLI_COMMAND_LINE_H_
+
+#include <sys/types.h>
+
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace incr {
+
+inline constexpr double kDefaultIntervalS = 10;
+
+struct TrackingArgs {
+  double interval_s = kDefaultIntervalS;  // 0: only on request
+  std::string job;
+  std::string tracker;
+  bool allow_unsupported = false;
+};
+
+struct StartArgs {
+  pid_t pid = 0;
+  TrackingArgs tracking;
+};
+struct RunArgs {
+  std::vector<std::string> command;
+  TrackingArgs tracking;
+};
+struct CheckpointArgs {
+  std::string target;  // pid or job
+};
+struct StopArgs {
+  std::string target;
+  bool all = false;
+};
+struct StatusArgs {};
+struct ListArgs {
+  std::string job;
+};
+struct ShowArgs {
+  std::string job;
+  std::string epoch;  // number or "latest"
+};
+struct RestoreArgs {
+  std::string job;
+  std::string epoch;
+  bool detach = false;
+  bool track = false;  // --interval was given
+  TrackingArgs tracking;
+};
+struct DoctorArgs {};
+struct VersionArgs {};
+// Nothing to do but to print: help, or a usage error.
+struct PrintArgs {
+  std::string text;
+  bool is_error = false;
+};
+
+using CommandArgs = std::variant<StartArgs, RunArgs, CheckpointArgs, StopArgs, StatusArgs, ListArgs,
+                                 ShowArgs, RestoreArgs, DoctorArgs, VersionArgs, PrintArgs>;
+
+struct CommandLine {
+  std::string store;  // --store, may be empty
+  bool json = false;
+  CommandArgs command;
+};
+
+// `arguments` without the program's name.
+CommandLine ParseCommandLine(const std::vector<std::string>& arguments);
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_CLI_COMMAND_LINE_H_

@@ -1,0 +1,131 @@
+#include "cli/command_line.h"
+
+#include <gtest/gtest.h>
+
+namespace incr {
+namespace {
+
+template <typename Args>
+Args Parse(const std::vector<std::string>& arguments, CommandLine* whole = nullptr) {
+  const CommandLine line = ParseCommandLine(arguments);
+  if (whole != nullptr) *whole = line;
+  if (const auto* args = std::get_if<Args>(&line.command)) return *args;
+  const auto* print = std::get_if<PrintArgs>(&line.command);
+  ADD_FAILURE() << (print == nullptr ? "another command" : print->text);
+  return {};
+}
+
+std::string UsageErrorOf(const std::vector<std::string>& arguments) {
+  const PrintArgs print = Parse<PrintArgs>(arguments);
+  EXPECT_TRUE(print.is_error) << print.text;
+  EXPECT_EQ(print.text.find('\n'), std::string::npos) << print.text;
+  return print.text;
+}
+
+TEST(CommandLineTest, GlobalOptionsBeforeAndAfterTheCommand) {
+  for (const auto& arguments : std::vector<std::vector<std::string>>{
+           {"--store", "/s", "--json", "list"},
+           {"list", "--store", "/s", "--json"},
+           {"--json", "list", "--store=/s"}}) {
+    CommandLine line;
+    Parse<ListArgs>(arguments, &line);
+    EXPECT_EQ(line.store, "/s");
+    EXPECT_TRUE(line.json);
+  }
+}
+
+TEST(CommandLineTest, Start) {
+  const auto args = Parse<StartArgs>({"start", "--interval", "0.5", "--job", "web", "71"});
+  EXPECT_EQ(args.pid, 71);
+  EXPECT_EQ(args.tracking.interval_s, 0.5);
+  EXPECT_EQ(args.tracking.job, "web");
+  EXPECT_EQ(Parse<StartArgs>({"start", "71"}).tracking.interval_s, kDefaultIntervalS);
+  EXPECT_EQ(Parse<StartArgs>({"start", "71", "--interval", "0"}).tracking.interval_s, 0);
+  EXPECT_EQ(Parse<StartArgs>({"start", "--", "71"}).pid, 71);
+  UsageErrorOf({"start"});
+  UsageErrorOf({"start", "abc"});
+  UsageErrorOf({"start", "-5"});
+  UsageErrorOf({"start", "0"});
+  UsageErrorOf({"start", "99999999999"});
+  UsageErrorOf({"start", "71", "72"});
+  UsageErrorOf({"start", "--interval", "x", "71"});
+  UsageErrorOf({"start", "--interval", "-1", "71"});
+  UsageErrorOf({"start", "--interval=-1", "71"});
+  UsageErrorOf({"start", "--interval", "nan", "71"});
+  UsageErrorOf({"start", "--interval", "inf", "71"});
+  UsageErrorOf({"start", "--job", "a/b", "71"});
+}
+
+TEST(CommandLineTest, WhatFollowsDashesIsTheCommandsOwn) {
+  CommandLine line;
+  const auto args = Parse<RunArgs>(
+      {"run", "--interval", "1", "--", "sh", "-c", "--store x", "--json", "--", "--help"}, &line);
+  EXPECT_EQ(args.command,
+            (std::vector<std::string>{"sh", "-c", "--store x", "--json", "--", "--help"}));
+  EXPECT_EQ(args.tracking.interval_s, 1);
+  EXPECT_FALSE(line.json);
+  EXPECT_EQ(line.store, "");
+}
+
+TEST(CommandLineTest, RunWithoutDashes) {
+  EXPECT_EQ(Parse<RunArgs>({"run", "--job", "a", "sleep", "5"}).command,
+            (std::vector<std::string>{"sleep", "5"}));
+  EXPECT_EQ(Parse<RunArgs>({"run", "ls", "-l", "--color"}).command,
+            (std::vector<std::string>{"ls", "-l", "--color"}));
+  UsageErrorOf({"run"});
+  UsageErrorOf({"run", "--"});
+  UsageErrorOf({"run", "--intervall", "1", "--", "true"});
+}
+
+TEST(CommandLineTest, Stop) {
+  EXPECT_EQ(Parse<StopArgs>({"stop", "web"}).target, "web");
+  EXPECT_TRUE(Parse<StopArgs>({"stop", "--all"}).all);
+  UsageErrorOf({"stop"});
+  UsageErrorOf({"stop", "web", "--all"});
+}
+
+TEST(CommandLineTest, Restore) {
+  const auto plain = Parse<RestoreArgs>({"restore", "--epoch", "latest"});
+  EXPECT_EQ(plain.epoch, "latest");
+  EXPECT_FALSE(plain.track);
+  EXPECT_FALSE(plain.detach);
+  const auto tracked = Parse<RestoreArgs>(
+      {"restore", "--epoch", "7", "--job", "web", "--detach", "--interval", "0"});
+  EXPECT_TRUE(tracked.track);
+  EXPECT_TRUE(tracked.detach);
+  EXPECT_EQ(tracked.tracking.interval_s, 0);
+  EXPECT_EQ(tracked.job, "web");
+  UsageErrorOf({"restore"});
+}
+
+TEST(CommandLineTest, TheOthers) {
+  EXPECT_EQ(Parse<CheckpointArgs>({"checkpoint", "71"}).target, "71");
+  EXPECT_EQ(Parse<ShowArgs>({"show", "--epoch", "3"}).epoch, "3");
+  Parse<StatusArgs>({"status"});
+  Parse<DoctorArgs>({"doctor"});
+  Parse<VersionArgs>({"--version"});
+  UsageErrorOf({});
+  UsageErrorOf({"frobnicate"});
+  UsageErrorOf({"status", "extra"});
+  UsageErrorOf({"--frobnicate", "status"});
+  UsageErrorOf({"checkpoint"});
+  UsageErrorOf({"show"});
+}
+
+TEST(CommandLineTest, HelpTeachesByExample) {
+  const PrintArgs root = Parse<PrintArgs>({"--help"});
+  EXPECT_FALSE(root.is_error);
+  EXPECT_NE(root.text.find("A first session"), std::string::npos);
+  for (const char* verb : {"start", "run", "checkpoint", "stop", "status", "list", "show",
+                           "restore", "doctor"}) {
+    EXPECT_NE(root.text.find(verb), std::string::npos);
+    const std::string help = Parse<PrintArgs>({verb, "--help"}).text;
+    EXPECT_NE(help.find("Example"), std::string::npos) << help;
+    EXPECT_EQ(Parse<PrintArgs>({"help", verb}).text, help);
+  }
+  EXPECT_EQ(Parse<PrintArgs>({"help"}).text, root.text);
+  UsageErrorOf({"help", "frobnicate"});
+}
+
+}  // namespace
+}  // namespace incr

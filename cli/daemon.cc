@@ -1,0 +1,136 @@
+#include "cli/daemon.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/scoped_fd.h"
+#include "base/status.h"
+#include "cli/api.h"
+#include "cli/epoch_rows.h"
+#include "cli/http_server.h"
+#include "cli/job_table.h"
+#include "cli/json.h"
+#include "cli/unix_socket.h"
+#include "cli/version.h"
+
+namespace incr {
+namespace {
+
+constexpr off_t kMaxLogBytes = 1 << 20;
+
+void Log(const std::string& line) {
+  const std::string text = absl::StrCat(FormatTime(WallMicros()), " ", line, "\n");
+  (void)!::write(STDERR_FILENO, text.data(), text.size());
+}
+
+// Signals that mean "go": taken by a thread of their own with sigwait, so that no handler runs and
+// an agent that we spawn finds them untouched by one.
+class ShutdownSignals {
+ public:
+  ShutdownSignals() {
+    sigemptyset(&signals_);
+    for (int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals_, signal);
+    ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    ::signal(SIGPIPE, SIG_IGN);
+  }
+  ~ShutdownSignals() { StopDelivering(); }
+  void Deliver(JobTable* jobs) {
+    thread_ = std::thread([this, jobs] {
+      int signal = 0;
+      (void)::sigwait(&signals_, &signal);
+      jobs->RequestShutdown();
+    });
+  }
+  // Before `jobs` goes.
+  void StopDelivering() {
+    if (!thread_.joinable()) return;
+    ::pthread_kill(thread_.native_handle(), SIGTERM);
+    thread_.join();
+  }
+
+ private:
+  sigset_t signals_;
+  std::thread thread_;
+};
+
+absl::Status RedirectStderrToLog(const std::string& store) {
+  const std::string path = absl::StrCat(store, "/", kDaemonLog);
+  INCR_ASSIGN_OR_RETURN(ScopedFd log, OpenFile(path, O_WRONLY | O_CREAT | O_APPEND, 0600));
+  struct stat stat;
+  if (::fstat(log.get(), &stat) == 0 && stat.st_size > kMaxLogBytes) {
+    (void)std::rename(path.c_str(), absl::StrCat(path, ".old").c_str());
+    INCR_ASSIGN_OR_RETURN(log, OpenFile(path, O_WRONLY | O_CREAT | O_APPEND, 0600));
+  }
+  if (::dup2(log.get(), STDERR_FILENO) < 0) return ErrnoStatus("dup2(daemon.log)");
+  return absl::OkStatus();
+}
+
+// The index of a large store and the descriptors of many jobs exceed the usual 1024.
+void RaiseDescriptorLimit() {
+  rlimit limit;
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+bool IsLocked(const absl::Status& status) {
+  return absl::IsFailedPrecondition(status) && absl::StrContains(status.message(), "locked");
+}
+
+absl::Status Serve(const DaemonOptions& options, const DaemonDependencies& dependencies,
+                   ScopedFd ready) {
+  ShutdownSignals signals;
+  RaiseDescriptorLimit();
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, dependencies.open_store(options.store));
+  INCR_ASSIGN_OR_RETURN(SocketAddress address, SocketAddress::In(options.store));
+  INCR_ASSIGN_OR_RETURN(ScopedFd socket, ListenOn(address));
+  INCR_RETURN_IF_ERROR(RedirectStderrToLog(options.store));
+
+  std::unique_ptr<SessionFactory> sessions = dependencies.make_sessions(store.get());
+  JobTable jobs(sessions.get(), &Log);
+  const Api api(&jobs, store.get(), options.store);
+  INCR_ASSIGN_OR_RETURN(
+      std::unique_ptr<HttpServer> server,
+      HttpServer::Serve(std::move(socket), [&](const HttpRequest& r) { return api.Handle(r); }));
+  signals.Deliver(&jobs);
+  Log(absl::StrCat("daemon ", ::getpid(), " (", kVersion, ") serves ", options.store));
+  (void)WriteExactly(ready.get(), kReadyLine, sizeof kReadyLine - 1, "ready");
+  ready.reset();
+
+  jobs.RunUntilIdle(absl::Seconds(options.first_grace_s), absl::Seconds(options.grace_s));
+  signals.StopDelivering();
+  // While we still hold the store's lock: a successor's socket is never taken for ours.
+  (void)::unlink(address.path().c_str());
+  server.reset();
+  Log(absl::StrCat("daemon ", ::getpid(), " exits"));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int RunDaemon(const DaemonOptions& options, const DaemonDependencies& dependencies) {
+  // Its own copy, so that it can still speak after Serve has closed the other.
+  ScopedFd answer(::fcntl(options.ready_fd, F_DUPFD_CLOEXEC, 3));
+  ::fcntl(options.ready_fd, F_SETFD, FD_CLOEXEC);
+  const absl::Status status = Serve(options, dependencies, ScopedFd(options.ready_fd));
+  if (status.ok()) return 0;
+  const std::string line = absl::StrCat(IsLocked(status) ? kLockedPrefix : "",
+                                        CleanText(status.message()), "\n");
+  (void)WriteExactly(answer.get(), line.data(), line.size(), "ready");
+  return 1;
+}
+
+}  // namespace incr

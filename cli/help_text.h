@@ -1,0 +1,117 @@
+// help_text.h — what --help says.
+#ifndef INCR_CKPT_CLI_HELP_TEXT_H_
+#define INCR_CKPT_CLI_HELP_TEXT_H_
+
+namespace incr {
+
+struct CommandHelp {
+  const char* summary;
+  const char* footer;
+};
+
+inline constexpr char kRootDescription[] =
+    "incr-ckpt keeps incremental checkpoints (epochs) of a running Linux process and brings\n"
+    "it back to any of them.";
+
+inline constexpr char kRootFooter[] = R"(A first session:
+  incr-ckpt start --interval 1 $(pidof redis-server)   track it, an epoch a second
+  incr-ckpt list                                       what each epoch cost
+  kill -9 $(pidof redis-server)                        the worst happens
+  incr-ckpt restore --epoch latest --detach            and it is back
+
+The store is --store DIR, or $INCR_CKPT_STORE, or /var/lib/incr-ckpt (root), or
+$XDG_STATE_HOME/incr-ckpt, or ~/.local/state/incr-ckpt. It holds the memory of your
+processes: keep it as secret as they are. `incr-ckpt help COMMAND` explains a command.
+
+Exit status: 0 done; 1 failed; 2 wrong usage; 3 no such process, job, epoch or store;
+4 refused (in use, not permitted, cannot be tracked or restored). run and a restore in
+the foreground exit with the status of the process, 128+N if signal N killed it; run with
+125 if tracking cannot start, 126 or 127 if the command cannot be executed or found.)";
+
+inline constexpr char kIntervalHelp[] =
+    "Seconds between epochs, from start to start (default 10; 0: only on request)";
+
+inline constexpr CommandHelp kStartHelp = {
+    "Track a running process; returns when its first epoch is durable",
+    R"(Example:
+  incr-ckpt start --interval 1 --job web 71
+
+The first epoch holds all of the process's memory, later ones what was written since.
+The process runs on, stopped for about a millisecond per epoch. Tracking outlives this
+command: a daemon, one per store, goes on until `incr-ckpt stop` or the end of the
+process. A job name that the store already has continues with a new full epoch.)"};
+
+inline constexpr CommandHelp kRunHelp = {
+    "Launch a command and track it from its first moment; exits with its status",
+    R"(The command follows: incr-ckpt run [OPTIONS] -- COMMAND [ARGUMENTS...]
+
+Example:
+  incr-ckpt run --interval 5 --job nightly -- python3 compute.py --input data
+
+The first epoch is taken before the command's first instruction. Signals that this
+command gets go on to it. If tracking cannot start, the command is not run.)"};
+
+inline constexpr CommandHelp kCheckpointHelp = {
+    "Take one epoch now; prints its number when it is durable",
+    R"(Example:
+  epoch=$(incr-ckpt checkpoint web)
+
+The process must be tracked (start, run). The number alone goes to stdout.)"};
+
+inline constexpr CommandHelp kStopHelp = {
+    "Stop tracking; the process runs on, its epochs are kept",
+    R"(Examples:
+  incr-ckpt stop web
+  incr-ckpt stop 71
+  incr-ckpt stop --all
+
+An epoch in progress is finished first. With its last job the store's daemon ends.)"};
+
+inline constexpr CommandHelp kStatusHelp = {
+    "What is tracked: jobs, pids, tracker, next epoch, last error",
+    R"(Example:
+  incr-ckpt status --json
+
+Works without a daemon too: daemon_pid is then 0 and jobs is empty.)"};
+
+inline constexpr CommandHelp kListHelp = {
+    "A row per epoch: when, how many pages and bytes, how long it stood still",
+    R"(Example:
+  incr-ckpt list --job web
+
+WRITTEN pages were dirty; of them ZERO were all zeros, DEDUP were in the store already
+and STORED went to disk as BYTES. GONE pages were dropped by the process. FROZEN is how
+long it stood still, TOTAL from the request until the epoch was durable.)"};
+
+inline constexpr CommandHelp kShowHelp = {
+    "What an epoch holds: mappings, threads, files",
+    R"(Examples:
+  incr-ckpt show --epoch latest
+  incr-ckpt show --epoch 3 --job web --json)"};
+
+inline constexpr CommandHelp kRestoreHelp = {
+    "Bring a process back to an epoch",
+    R"(Examples:
+  incr-ckpt restore --epoch 12
+  incr-ckpt restore --epoch latest --job web --detach --interval 1
+
+It comes back under its old pid, which must be free. In the foreground this command
+waits, passes signals on and exits with the process's status; its stdin, stdout and
+stderr take the place of a terminal or pipe that the process had. With --detach it
+returns at once, printing the pid; a terminal or pipe of this command is then replaced by
+/dev/null, a redirection to a file is kept. With --interval it is tracked again before
+its first instruction, and its next epoch holds only what it then writes.)"};
+
+inline constexpr CommandHelp kDoctorHelp = {
+    "What this kernel can do, and which tracker would be chosen and why",
+    R"(Example:
+  incr-ckpt doctor
+
+Every feature is tried, not looked up by version. Exit status 0 if processes can be
+tracked and restored here.)"};
+
+inline constexpr CommandHelp kHelpHelp = {"Explain a command", ""};
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_CLI_HELP_TEXT_H_
