@@ -20,6 +20,7 @@
 #include "checkpoint/capture_process.h"
 #include "process/frozen_process.h"
 #include "process/process_handle.h"
+#include "process/remote_syscalls.h"
 #include "process/thread_state.h"
 #include "proto/agent.pb.h"
 #include "proto/image.pb.h"
@@ -37,12 +38,17 @@ class Agent {
   absl::Status Reply(const absl::Status& status, pb::AgentReply reply = {}, int fd = -1);
   absl::StatusOr<ScopedFd> Attach(const pb::AgentRequest& request);
   absl::Status Freeze(const pb::AgentRequest& request);
-  absl::StatusOr<std::string> CaptureRest(FrozenState& state, bool allow_unsupported);
+  absl::Status CaptureRest(FrozenState& state, bool allow_unsupported);
+  absl::Status ThawAndReport();
+  absl::Status ConfirmLasting();
   absl::Status Thaw();
 
   const int socket_;
   std::unique_ptr<ProcessHandle> target_;
   std::optional<FrozenProcess> frozen_;
+  std::optional<LastingState> lasting_;  // none: a bare freeze
+  pb::Image image_;                      // what the freeze found, if captured_ is OK
+  absl::Status captured_;
   int64_t freeze_start_us_ = 0;
   int64_t frozen_us_ = 0;
   bool gave_up_ = false;
@@ -76,18 +82,8 @@ absl::Status Agent::Handle(const pb::AgentRequest& request) {
       return Freeze(request);
     case pb::AgentRequest::KEEP_FROZEN:
       return absl::OkStatus();
-    case pb::AgentRequest::THAW: {
-      absl::Status status = Thaw();
-      if (gave_up_) {
-        status = absl::DeadlineExceededError(
-            absl::StrCat("the target was thawed because the checkpoint said nothing for ",
-                         kFrozenPatienceMs, " ms"));
-        gave_up_ = false;
-      }
-      pb::AgentReply reply;
-      reply.set_frozen_us(frozen_us_);
-      return Reply(status, std::move(reply));
-    }
+    case pb::AgentRequest::THAW:
+      return ThawAndReport();
     default:
       return Reply(absl::InvalidArgumentError("unknown agent operation"));
   }
@@ -117,6 +113,17 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
   if (target_ == nullptr || frozen_) {
     return Reply(absl::FailedPreconditionError("freeze before attach, or twice"));
   }
+  lasting_.reset();
+  image_ = pb::Image();
+  captured_ = absl::OkStatus();
+  // All that can be done before the target stands still is done before.
+  std::optional<RemoteAddr> syscall_hint;
+  if (!request.bare()) {
+    auto lasting = CaptureLasting(*target_);
+    if (!lasting.ok()) return Reply(lasting.status());
+    lasting_ = *std::move(lasting);
+    if (auto found = FindSyscallInstruction(*target_); found.ok()) syscall_hint = *found;
+  }
   freeze_start_us_ = MonotonicMicros();
   auto frozen = FrozenProcess::Freeze(*target_);
   if (!frozen.ok()) {
@@ -125,7 +132,8 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
     return absl::IsDeadlineExceeded(frozen.status()) ? frozen.status() : absl::OkStatus();
   }
   frozen_.emplace(*std::move(frozen));
-  auto state = CaptureInjectedState(*frozen_);
+  if (request.bare()) return Reply(absl::OkStatus());
+  auto state = CaptureInjectedState(*frozen_, syscall_hint);
   if (!state.ok()) {
     (void)Thaw();
     return Reply(state.status());
@@ -133,19 +141,42 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
   // From here on nothing in the target changes: the session scans and copies while
   // this process reads the rest.
   INCR_RETURN_IF_ERROR(Reply(absl::OkStatus()));
-  auto image = CaptureRest(*state, request.allow_unsupported());
-  pb::AgentReply reply;
-  if (image.ok()) reply.set_image(*std::move(image));
-  return Reply(image.status(), std::move(reply));
+  captured_ = CaptureRest(*state, request.allow_unsupported());
+  return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> Agent::CaptureRest(FrozenState& state, bool allow_unsupported) {
+absl::Status Agent::CaptureRest(FrozenState& state, bool allow_unsupported) {
   INCR_RETURN_IF_ERROR(CaptureRemainingState(*frozen_, &state));
-  pb::Image image;
-  pb::Process* process = image.add_processes();
-  INCR_RETURN_IF_ERROR(CaptureProcess(*target_, state, allow_unsupported, process, &image));
-  INCR_RETURN_IF_ERROR(CaptureFiles(*target_, allow_unsupported, process, &image));
-  return image.SerializeAsString();
+  pb::Process* process = image_.add_processes();
+  INCR_RETURN_IF_ERROR(
+      CaptureProcess(*target_, state, *lasting_, allow_unsupported, process, &image_));
+  if (frozen_->was_group_stopped()) RecordGroupStop(process);
+  return CaptureFiles(*target_, allow_unsupported, process, &image_);
+}
+
+// What need not happen in the freeze happens when the target is running again.
+absl::Status Agent::ThawAndReport() {
+  pb::AgentReply reply;
+  reply.set_held(frozen_.has_value());
+  absl::Status status = Thaw();
+  if (gave_up_) {
+    status = absl::DeadlineExceededError(
+        absl::StrCat("the target was thawed because the checkpoint said nothing for ",
+                     kFrozenPatienceMs, " ms"));
+    gave_up_ = false;
+  }
+  if (status.ok()) status = captured_;
+  if (status.ok() && lasting_) status = ConfirmLasting();
+  if (status.ok() && lasting_) reply.set_image(image_.SerializeAsString());
+  reply.set_frozen_us(frozen_us_);
+  return Reply(status, std::move(reply));
+}
+
+absl::Status Agent::ConfirmLasting() {
+  INCR_ASSIGN_OR_RETURN(const LastingState now, CaptureLasting(*target_));
+  if (now == *lasting_) return absl::OkStatus();
+  return absl::AbortedError(absl::StrCat(
+      "process ", target_->pid(), " changed its limits, ids or attributes during the checkpoint"));
 }
 
 absl::Status Agent::Thaw() {

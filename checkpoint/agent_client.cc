@@ -22,6 +22,10 @@ constexpr int kAgentSocket = 3;
 // Freezing gives up after 10 s by itself; this bounds a broken agent.
 constexpr int kReplyPatienceMs = 60'000;
 
+absl::Status StatusOf(const pb::AgentReply& reply) {
+  return absl::Status(static_cast<absl::StatusCode>(reply.code()), reply.message());
+}
+
 }  // namespace
 
 absl::StatusOr<AgentClient> AgentClient::Spawn(const std::vector<std::string>& command) {
@@ -55,16 +59,13 @@ absl::StatusOr<AgentClient> AgentClient::Spawn(const std::vector<std::string>& c
 }
 
 AgentClient::AgentClient(AgentClient&& other) noexcept
-    : pid_(std::exchange(other.pid_, 0)),
-      socket_(std::move(other.socket_)),
-      allow_unsupported_(other.allow_unsupported_) {}
+    : pid_(std::exchange(other.pid_, 0)), socket_(std::move(other.socket_)) {}
 
 AgentClient& AgentClient::operator=(AgentClient&& other) noexcept {
   if (this == &other) return *this;
   Close();
   pid_ = std::exchange(other.pid_, 0);
   socket_ = std::move(other.socket_);
-  allow_unsupported_ = other.allow_unsupported_;
   return *this;
 }
 
@@ -81,7 +82,6 @@ void AgentClient::Close() {
 absl::Status AgentClient::Send(pb::AgentRequest::Operation operation) {
   pb::AgentRequest request;
   request.set_operation(operation);
-  request.set_allow_unsupported(allow_unsupported_);
   return SendMessage(socket_.get(), request);
 }
 
@@ -96,9 +96,12 @@ absl::StatusOr<pb::AgentReply> AgentClient::Receive(ScopedFd* attached) {
     socket_.reset();  // It thaws when it comes to itself; its late replies must not be taken for others.
     return absl::UnavailableError(absl::StrCat("the tracing agent (pid ", pid_, ") hangs"));
   }
-  if (reply.code() != 0) {
-    return absl::Status(static_cast<absl::StatusCode>(reply.code()), reply.message());
-  }
+  return reply;
+}
+
+absl::StatusOr<pb::AgentReply> AgentClient::ReceiveOk(ScopedFd* attached) {
+  INCR_ASSIGN_OR_RETURN(pb::AgentReply reply, Receive(attached));
+  INCR_RETURN_IF_ERROR(StatusOf(reply));
   return reply;
 }
 
@@ -111,34 +114,32 @@ absl::StatusOr<ScopedFd> AgentClient::Attach(const ProcessHandle& target,
   request.set_uffd_features(uffd_features);
   INCR_RETURN_IF_ERROR(SendMessage(socket_.get(), request));
   ScopedFd uffd;
-  INCR_RETURN_IF_ERROR(Receive(&uffd).status());
+  INCR_RETURN_IF_ERROR(ReceiveOk(&uffd).status());
   if (uffd_features != 0 && !uffd.ok()) {
     return absl::InternalError("the tracing agent sent no userfaultfd");
   }
   return uffd;
 }
 
-absl::Status AgentClient::Freeze(bool allow_unsupported) {
-  allow_unsupported_ = allow_unsupported;
-  INCR_RETURN_IF_ERROR(Send(pb::AgentRequest::FREEZE));
-  return Receive().status();
-}
-
-absl::StatusOr<pb::Image> AgentClient::AwaitState() {
-  INCR_ASSIGN_OR_RETURN(pb::AgentReply reply, Receive());
-  pb::Image image;
-  if (!image.ParseFromString(reply.image())) {
-    return absl::InternalError("the tracing agent's image does not parse");
-  }
-  return image;
+absl::Status AgentClient::Freeze(const FreezeOptions& options) {
+  pb::AgentRequest request;
+  request.set_operation(pb::AgentRequest::FREEZE);
+  request.set_bare(options.bare);
+  request.set_allow_unsupported(options.allow_unsupported);
+  INCR_RETURN_IF_ERROR(SendMessage(socket_.get(), request));
+  return ReceiveOk().status();
 }
 
 absl::Status AgentClient::KeepFrozen() { return Send(pb::AgentRequest::KEEP_FROZEN); }
 
-absl::StatusOr<int64_t> AgentClient::Thaw() {
+absl::StatusOr<AgentClient::Thawed> AgentClient::Thaw() {
   INCR_RETURN_IF_ERROR(Send(pb::AgentRequest::THAW));
-  INCR_ASSIGN_OR_RETURN(pb::AgentReply reply, Receive());
-  return reply.frozen_us();
+  INCR_ASSIGN_OR_RETURN(const pb::AgentReply reply, Receive());
+  Thawed thawed{reply.held(), reply.frozen_us(), StatusOf(reply), {}};
+  if (!thawed.image.ParseFromString(reply.image())) {
+    return absl::InternalError("the tracing agent's image does not parse");
+  }
+  return thawed;
 }
 
 }  // namespace incr

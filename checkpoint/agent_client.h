@@ -32,23 +32,33 @@ class AgentClient {
   // Names the target. With `uffd_features` the result is a userfaultfd created in it.
   absl::StatusOr<ScopedFd> Attach(const ProcessHandle& target, uint64_t uffd_features);
 
-  // Returns once every thread rests. The agent then reads the state by itself:
-  absl::Status Freeze(bool allow_unsupported);
-  // ... and this waits for it. Call once between Freeze and Thaw.
-  absl::StatusOr<pb::Image> AwaitState();
+  struct FreezeOptions {
+    bool bare = false;  // only stop it: no state is captured
+    bool allow_unsupported = false;
+  };
+  // Returns once every thread rests and nothing in the target changes any more. The agent then
+  // reads the state while the caller scans and copies.
+  absl::Status Freeze(const FreezeOptions& options);
   // To be called at least every second while frozen.
   absl::Status KeepFrozen();
-  // How long the target stood still, in microseconds.
-  absl::StatusOr<int64_t> Thaw();
+
+  struct Thawed {
+    bool held = false;      // it stood still until now; else nothing read meanwhile counts
+    int64_t frozen_us = 0;  // for how long
+    absl::Status state;     // why `image` is missing
+    pb::Image image;        // without mappings; empty after a bare freeze
+  };
+  // After every successful Freeze.
+  absl::StatusOr<Thawed> Thaw();
 
  private:
   AgentClient(pid_t pid, ScopedFd socket) : pid_(pid), socket_(std::move(socket)) {}
   absl::Status Send(pb::AgentRequest::Operation operation);
   absl::StatusOr<pb::AgentReply> Receive(ScopedFd* attached = nullptr);
+  absl::StatusOr<pb::AgentReply> ReceiveOk(ScopedFd* attached = nullptr);
   void Close();
   pid_t pid_ = 0;
   ScopedFd socket_;
-  bool allow_unsupported_ = false;
 };
 
 }  // namespace incr

@@ -141,13 +141,12 @@ absl::Status CaptureLimits(const ProcessHandle& target, pb::Process* process) {
 }
 
 absl::Status CaptureLayout(const ProcessHandle& target, const ProcessFacts& facts,
-                           const SharedState& shared, pb::MemoryLayout* layout) {
+                           pb::MemoryLayout* layout) {
   layout->set_start_code(facts.start_code);
   layout->set_end_code(facts.end_code);
   layout->set_start_data(facts.start_data);
   layout->set_end_data(facts.end_data);
   layout->set_start_brk(facts.start_brk);
-  layout->set_brk(shared.brk);
   layout->set_start_stack(facts.start_stack);
   layout->set_arg_start(facts.arg_start);
   layout->set_arg_end(facts.arg_end);
@@ -201,15 +200,19 @@ absl::Status CaptureMemoryAttributes(const ProcessHandle& target, absl::string_v
     process->set_coredump_filter(bits);
   }
   INCR_ASSIGN_OR_RETURN(std::string score, ReadWholeFile(target.ProcPath("oom_score_adj")));
+  INCR_ASSIGN_OR_RETURN(std::string personality, ReadWholeFile(target.ProcPath("personality")));
+  uint32_t persona = 0;
+  if (!absl::SimpleHexAtoi(absl::StripAsciiWhitespace(personality), &persona)) {
+    return absl::InternalError(absl::StrCat(target.ProcPath("personality"), ": ", personality));
+  }
+  process->set_personality(persona);
   int32_t adjustment = 0;
   (void)absl::SimpleAtoi(score, &adjustment);
   process->set_oom_score_adj(adjustment);
   return absl::OkStatus();
 }
 
-void CaptureMachine(const FrozenState& state, pb::Machine* machine) {
-  utsname names;
-  if (::uname(&names) == 0) machine->set_kernel_release(names.release);
+void CaptureXfeatures(const FrozenState& state, pb::Machine* machine) {
   uint64_t xfeatures = 0;
   const std::string& xstate = state.threads[0].xstate;
   if (xstate.size() >= kXfeaturesOffset + sizeof xfeatures) {
@@ -227,23 +230,45 @@ void RecordGroupStop(pb::Process* process) {
   process->add_pending_signals(&info, sizeof info);
 }
 
-absl::Status CaptureProcess(const ProcessHandle& target, const FrozenState& state,
-                            bool allow_unsupported, pb::Process* process, pb::Image* image) {
-  INCR_CHECK(!state.threads.empty());
-  image->set_version(kImageVersion);
+bool LastingState::operator==(const LastingState& other) const {
+  return unsupported == other.unsupported &&
+         image.SerializeAsString() == other.image.SerializeAsString();
+}
+
+absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target) {
+  LastingState lasting;
+  pb::Process* process = lasting.image.add_processes();
   INCR_ASSIGN_OR_RETURN(ProcessFacts facts, ReadProcessFacts(target));
   INCR_ASSIGN_OR_RETURN(std::string status, ReadWholeFile(target.ProcPath("status")));
-  INCR_RETURN_IF_ERROR(RefuseUnsupported(target, state, facts, status, allow_unsupported, image));
+  INCR_RETURN_IF_ERROR(FindLastingUnsupported(target, facts, status, &lasting.image,
+                                              &lasting.unsupported));
   INCR_RETURN_IF_ERROR(CaptureMemoryAttributes(target, status, process));
-  CaptureMachine(state, image->mutable_machine());
   INCR_RETURN_IF_ERROR(CaptureIdentity(target, facts, process));
   INCR_RETURN_IF_ERROR(CaptureExe(target, process->mutable_exe()));
-  INCR_RETURN_IF_ERROR(CaptureLayout(target, facts, state.shared, process->mutable_layout()));
+  INCR_RETURN_IF_ERROR(CaptureLayout(target, facts, process->mutable_layout()));
   INCR_RETURN_IF_ERROR(CaptureLimits(target, process));
+  utsname names;
+  if (::uname(&names) == 0) lasting.image.mutable_machine()->set_kernel_release(names.release);
+  return lasting;
+}
+
+absl::Status CaptureProcess(const ProcessHandle& target, const FrozenState& state,
+                            const LastingState& lasting, bool allow_unsupported,
+                            pb::Process* process, pb::Image* image) {
+  INCR_CHECK(!state.threads.empty());
+  *process = lasting.image.processes(0);
+  *image->mutable_machine() = lasting.image.machine();
+  image->mutable_warnings()->MergeFrom(lasting.image.warnings());
+  image->set_version(kImageVersion);
+  std::vector<std::string> unsupported = lasting.unsupported;
+  INCR_RETURN_IF_ERROR(FindMomentaryUnsupported(target, state, &unsupported));
+  INCR_RETURN_IF_ERROR(
+      RefuseUnsupported(target, process->comm(), unsupported, allow_unsupported, image));
+  CaptureXfeatures(state, image->mutable_machine());
+  process->mutable_layout()->set_brk(state.shared.brk);
   CaptureSignalsAndTimers(state.shared, process);
   process->set_child_subreaper(state.shared.child_subreaper);
   process->set_dumpable(state.shared.dumpable);
-  process->set_personality(state.shared.personality);
   INCR_ASSIGN_OR_RETURN(RemoteMemory memory, RemoteMemory::Open(target, /*writable=*/false));
   for (const ThreadState& thread : state.threads) {
     CaptureThread(thread, state.shared, memory, process->add_threads(), image);

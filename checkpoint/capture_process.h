@@ -2,6 +2,9 @@
 #ifndef INCR_CKPT_CHECKPOINT_CAPTURE_PROCESS_H_
 #define INCR_CKPT_CHECKPOINT_CAPTURE_PROCESS_H_
 
+#include <string>
+#include <vector>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "process/memory_map.h"
@@ -11,11 +14,22 @@
 
 namespace incr {
 
-// Threads, signals, timers, limits, layout, identity of exe. Pure but for reading /proc.
+// What a process has for long and changes only by calls of its own: ids, limits, layout, identity of
+// exe, attributes, namespaces. Twenty files of /proc, too slow for a freeze: so read before it
+// and again after the thaw. If both are the same, they hold for the moment in between.
+struct LastingState {
+  pb::Image image;  // one process, and warnings
+  std::vector<std::string> unsupported;
+  bool operator==(const LastingState& other) const;
+};
+absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target);
+
+// `lasting`, and what is of the moment: threads, signals, timers, children. Pure but for reading /proc.
 // An unsupported resource (children, posix timers, seccomp, a foreign pid
 // namespace...) is an error that names it, or with `allow_unsupported` a warning.
 absl::Status CaptureProcess(const ProcessHandle& target, const FrozenState& state,
-                            bool allow_unsupported, pb::Process* process, pb::Image* image);
+                            const LastingState& lasting, bool allow_unsupported,
+                            pb::Process* process, pb::Image* image);
 
 // The target was in a job-control stop (FrozenProcess::was_group_stopped): it comes back so,
 // by a SIGSTOP that waits for it.

@@ -63,7 +63,8 @@ absl::StatusOr<pb::Image> Capture(pid_t pid, bool allow_unsupported) {
   INCR_ASSIGN_OR_RETURN(MemoryMap flags, ReadSmaps(target));
   pb::Image image;
   pb::Process* process = image.add_processes();
-  INCR_RETURN_IF_ERROR(CaptureProcess(target, state, allow_unsupported, process, &image));
+  INCR_ASSIGN_OR_RETURN(const LastingState lasting, CaptureLasting(target));
+  INCR_RETURN_IF_ERROR(CaptureProcess(target, state, lasting, allow_unsupported, process, &image));
   INCR_RETURN_IF_ERROR(CaptureMappings(target, map, flags, allow_unsupported, process, &image));
   return ParseImage(image.SerializeAsString());
 }

@@ -90,9 +90,13 @@ class Session final : public CheckpointSession {
     uint64_t last_found = 0;  // pages
   };
 
-  absl::StatusOr<PreCopied> PreCopy(PageCopier& copier);
+  absl::StatusOr<PreCopied> PreCopy(PageCopier& copier, EpochWriter& writer);
+  absl::Status ArmNewMemory();
   absl::StatusOr<Frozen> FreezeAndCopy(PageCopier& copier, uint64_t expected_pages);
+  absl::Status CheckSameMemory() const;
   absl::Status CopyWhileFrozen(PageCopier& copier, Frozen* frozen);
+  absl::Status Freeze(const AgentClient::FreezeOptions& options);
+  absl::StatusOr<AgentClient::Thawed> Thaw();
   absl::Status DescribeMappings(const MemoryMap& flags, Frozen* frozen);
 
   Store* const store_;
@@ -104,6 +108,7 @@ class Session final : public CheckpointSession {
   std::optional<RemoteMemory> memory_;
   MmIdentity mm_{};
   uint64_t parent_ = 0;
+  int64_t armed_us_ = 0;  // of this epoch's ArmNewMemory
 };
 
 absl::Status Session::SpawnAgent() {
@@ -158,6 +163,11 @@ absl::Status Session::AttachRestored(uint64_t epoch, ScopedFd uffd) {
 
 absl::StatusOr<EpochResult> Session::TakeEpoch() {
   absl::StatusOr<EpochResult> result = AttemptEpoch();
+  if (absl::IsAborted(result.status()) && target_->alive()) {
+    // It moved under our hands (an exec; scratch memory that was in the way): once more, from there.
+    if (tracker_ != nullptr) tracker_->EpochFailed();
+    result = AttemptEpoch();
+  }
   if (result.ok()) {
     tracker_->EpochDurable();
     parent_ = result->record.epoch();
@@ -172,6 +182,7 @@ absl::StatusOr<EpochResult> Session::TakeEpoch() {
 
 absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   const Stopwatch total;
+  armed_us_ = 0;
   INCR_ASSIGN_OR_RETURN(MmIdentity mm, ReadMmIdentity(*target_));
   // After an exec, or after a tracker error, nothing known of the memory holds: start
   // a full epoch rather than go on blind.
@@ -185,7 +196,8 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   PageCopier copier(&*memory_, writer.get(), kSpace);
 
   INCR_ASSIGN_OR_RETURN(MemoryMap flags, ReadSmaps(*target_));
-  INCR_ASSIGN_OR_RETURN(PreCopied precopied, PreCopy(copier));
+  INCR_RETURN_IF_ERROR(ArmNewMemory());
+  INCR_ASSIGN_OR_RETURN(PreCopied precopied, PreCopy(copier, *writer));
   INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.before_freeze"));
   INCR_ASSIGN_OR_RETURN(Frozen frozen, FreezeAndCopy(copier, precopied.last_found));
   INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.after_thaw"));
@@ -203,7 +215,7 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   record.set_time_us(frozen.time_us);
   record.set_tracker(tracker_name_);
   record.mutable_stats()->set_pages_scanned(frozen.pages_scanned);
-  record.mutable_stats()->set_frozen_us(frozen.frozen_us);
+  record.mutable_stats()->set_frozen_us(armed_us_ + frozen.frozen_us);
   record.mutable_stats()->set_precopy_rounds(precopied.rounds);
   record.mutable_stats()->set_total_us(total.elapsed_us());
   INCR_ASSIGN_OR_RETURN(result.record,
@@ -212,7 +224,8 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   return result;
 }
 
-absl::StatusOr<Session::PreCopied> Session::PreCopy(PageCopier& copier) {
+absl::StatusOr<Session::PreCopied> Session::PreCopy(PageCopier& copier,
+                                                      EpochWriter& writer) {
   PreCopied done;
   uint64_t previous = UINT64_MAX;
   while (done.rounds < static_cast<uint32_t>(options_.max_precopy_rounds)) {
@@ -229,6 +242,8 @@ absl::StatusOr<Session::PreCopied> Session::PreCopy(PageCopier& copier) {
         copier.Stream(taken->written, &unreadable, [] { return absl::OkStatus(); }));
     // Unmapped while we read, or on its way: the freeze decides.
     tracker_->PutBack(unreadable);
+    // Compressing workers on every core would make the target wait for one in the freeze.
+    INCR_RETURN_IF_ERROR(writer.Settle());
     // A target that dirties as fast as we copy gains nothing from another round.
     if (done.last_found <= options_.precopy_target_pages) break;
     if (done.last_found > previous / 4 * 3) break;
@@ -237,39 +252,71 @@ absl::StatusOr<Session::PreCopied> Session::PreCopy(PageCopier& copier) {
   return done;
 }
 
+// While the target stands still two processes work: this one scans and copies, the agent reads the
+// target's state.
 absl::StatusOr<Session::Frozen> Session::FreezeAndCopy(PageCopier& copier,
                                                        uint64_t expected_pages) {
   Frozen frozen;
   copier.Reserve(std::clamp(expected_pages * 2, options_.precopy_target_pages * 4,
                             options_.frozen_buffer_bytes / kPageSize));
   const Urgency urgency;
-  const absl::Status status = agent_->Freeze(options_.allow_unsupported);
-  if (!status.ok()) {
-    if (absl::IsUnavailable(status)) agent_.reset();
-    return status;
-  }
+  INCR_RETURN_IF_ERROR(Freeze({.allow_unsupported = options_.allow_unsupported}));
   frozen.time_us = WallMicros();
   const absl::Status copied = CopyWhileFrozen(copier, &frozen);
   if (options_.while_frozen) options_.while_frozen();
-  absl::StatusOr<pb::Image> image = agent_->AwaitState();
-  absl::StatusOr<int64_t> frozen_us = agent_->Thaw();
-  if (absl::IsUnavailable(image.status()) || absl::IsUnavailable(frozen_us.status())) {
-    agent_.reset();
-  }
+  INCR_ASSIGN_OR_RETURN(AgentClient::Thawed thawed, Thaw());
+  INCR_RETURN_IF_ERROR(CheckSameMemory());
   INCR_RETURN_IF_ERROR(copied);
-  INCR_RETURN_IF_ERROR(image.status());
-  INCR_RETURN_IF_ERROR(frozen_us.status());
-  frozen.image = *std::move(image);
-  frozen.frozen_us = *frozen_us;
+  INCR_RETURN_IF_ERROR(thawed.state);
+  frozen.image = std::move(thawed.image);
+  frozen.frozen_us = thawed.frozen_us;
   return frozen;
 }
 
-absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
-  INCR_ASSIGN_OR_RETURN(MmIdentity mm, ReadMmIdentity(*target_));
-  if (mm != mm_) {
-    return absl::AbortedError(absl::StrCat("process ", target_->pid(),
-                                           " executed another program during the checkpoint"));
+absl::Status Session::Freeze(const AgentClient::FreezeOptions& options) {
+  const absl::Status status = agent_->Freeze(options);
+  if (absl::IsUnavailable(status)) agent_.reset();
+  return status;
+}
+
+// A scan of a target that ran meanwhile may have re-armed a page without seeing its last write: the
+// tracker is then not to be believed.
+absl::StatusOr<AgentClient::Thawed> Session::Thaw() {
+  absl::StatusOr<AgentClient::Thawed> thawed = agent_->Thaw();
+  if (!thawed.ok() || !thawed->held) tracker_.reset();
+  if (thawed.ok() && !thawed->held && thawed->state.ok()) {
+    thawed->state = absl::InternalError("the target was let go before its state was read");
   }
+  if (absl::IsUnavailable(thawed.status())) agent_.reset();
+  return thawed;
+}
+
+// New memory that is not yet tracked would all be copied in the freeze. Where it is much, a stop of
+// its own, far shorter, arms it first, and the pre-copy gets it.
+absl::Status Session::ArmNewMemory() {
+  INCR_ASSIGN_OR_RETURN(const MemoryMap map, ReadMaps(*target_));
+  INCR_ASSIGN_OR_RETURN(const uint64_t unarmed, tracker_->CountUnarmed(map));
+  if (unarmed < options_.arm_first_pages) return absl::OkStatus();
+  const Urgency urgency;
+  INCR_RETURN_IF_ERROR(Freeze({.bare = true}));
+  const absl::StatusOr<MemoryMap> exact = ReadMaps(*target_);
+  const absl::Status armed = exact.ok() ? tracker_->ArmNew(*exact) : exact.status();
+  INCR_ASSIGN_OR_RETURN(const AgentClient::Thawed thawed, Thaw());
+  INCR_RETURN_IF_ERROR(CheckSameMemory());
+  armed_us_ = thawed.frozen_us;
+  INCR_RETURN_IF_ERROR(armed);
+  return thawed.state;
+}
+
+// After the thaw: an exec before it has changed them for good.
+absl::Status Session::CheckSameMemory() const {
+  INCR_ASSIGN_OR_RETURN(MmIdentity mm, ReadMmIdentity(*target_));
+  if (mm == mm_) return absl::OkStatus();
+  return absl::AbortedError(absl::StrCat("process ", target_->pid(),
+                                         " executed another program during the checkpoint"));
+}
+
+absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
   INCR_ASSIGN_OR_RETURN(frozen->map, ReadMaps(*target_));
   absl::StatusOr<TakenPages> taken = tracker_->TakeFrozen(frozen->map);
   if (!taken.ok()) {

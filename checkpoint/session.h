@@ -34,6 +34,7 @@ struct SessionOptions {
   std::vector<std::string> agent_command;  // argv of the agent; the socket's number is appended
   int max_precopy_rounds = 5;
   uint64_t precopy_target_pages = 64;     // freeze when a round found no more than this
+  uint64_t arm_first_pages = 1024;        // new memory beyond this is armed in a stop of its own first
   uint64_t frozen_buffer_bytes = 256u << 20;  // more than this left at the freeze: streamed while frozen
   // Called in every freeze after the last pages were copied: an oracle's chance to read all of
   // the target's memory in the same instant (tests).

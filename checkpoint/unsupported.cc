@@ -56,29 +56,41 @@ std::string StatusField(absl::string_view status_text, absl::string_view name) {
   return "";
 }
 
-absl::Status RefuseUnsupported(const ProcessHandle& target, const FrozenState& state,
-                               const ProcessFacts& facts, absl::string_view status_text,
-                               bool allow_unsupported, pb::Image* image) {
+absl::Status FindLastingUnsupported(const ProcessHandle& target, const ProcessFacts& facts,
+                                    absl::string_view status_text, pb::Image* image,
+                                    std::vector<std::string>* found) {
   INCR_RETURN_IF_ERROR(WarnOfOtherCredentials(status_text, image));
-  std::vector<std::string> found;
-  INCR_ASSIGN_OR_RETURN(std::vector<pid_t> children, ListChildren(target));
-  if (!children.empty()) {
-    found.push_back(absl::StrCat("it has child processes (", absl::StrJoin(children, ", "), ")"));
-  }
-  if (state.shared.has_posix_timers) found.push_back("it has POSIX timers (timer_create)");
-  if (facts.seccomp_mode != 0) found.push_back("it has a seccomp filter");
-  INCR_RETURN_IF_ERROR(FindForeignNamespaces(target, &found));
+  if (facts.seccomp_mode != 0) found->push_back("it has a seccomp filter");
+  INCR_RETURN_IF_ERROR(FindForeignNamespaces(target, found));
   if (absl::StrContains(StatusField(status_text, "x86_Thread_features"), "shstk")) {
-    found.push_back("it has a shadow stack");
+    found->push_back("it has a shadow stack");
   }
+  return absl::OkStatus();
+}
+
+absl::Status FindMomentaryUnsupported(const ProcessHandle& target, const FrozenState& state,
+                                      std::vector<std::string>* found) {
+  std::vector<pid_t> tids;
+  for (const ThreadState& thread : state.threads) tids.push_back(thread.tid);
+  INCR_ASSIGN_OR_RETURN(std::vector<pid_t> children, ListChildren(target, tids));
+  if (!children.empty()) {
+    found->push_back(absl::StrCat("it has child processes (", absl::StrJoin(children, ", "), ")"));
+  }
+  if (state.shared.has_posix_timers) found->push_back("it has POSIX timers (timer_create)");
   for (const ThreadState& thread : state.threads) {
     if ((thread.sched_policy & ~SCHED_RESET_ON_FORK) == SCHED_DEADLINE) {
-      found.push_back(absl::StrCat("thread ", thread.tid, " has a SCHED_DEADLINE reservation"));
+      found->push_back(absl::StrCat("thread ", thread.tid, " has a SCHED_DEADLINE reservation"));
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status RefuseUnsupported(const ProcessHandle& target, absl::string_view comm,
+                               const std::vector<std::string>& found, bool allow_unsupported,
+                               pb::Image* image) {
   if (found.empty()) return absl::OkStatus();
   if (!allow_unsupported) {
-    return absl::UnimplementedError(absl::StrCat("pid ", target.pid(), " (", facts.comm,
+    return absl::UnimplementedError(absl::StrCat("pid ", target.pid(), " (", comm,
                                                  ") cannot be restored: ",
                                                  absl::StrJoin(found, "; ")));
   }

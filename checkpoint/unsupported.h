@@ -3,6 +3,7 @@
 #define INCR_CKPT_CHECKPOINT_UNSUPPORTED_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -15,12 +16,20 @@ namespace incr {
 // The value of a field of /proc/<pid>/status, "" if this kernel has no such.
 std::string StatusField(absl::string_view status_text, absl::string_view name);
 
-// kUnimplemented names all that is found: children, POSIX timers, seccomp, foreign namespaces, a
-// shadow stack, SCHED_DEADLINE. With `allow_unsupported` each becomes a warning of the image;
-// capabilities and groups other than ours always do.
-absl::Status RefuseUnsupported(const ProcessHandle& target, const FrozenState& state,
-                               const ProcessFacts& facts, absl::string_view status_text,
-                               bool allow_unsupported, pb::Image* image);
+// What a process has for long: seccomp, foreign namespaces, a shadow stack. Capabilities and groups
+// other than ours become a warning of the image.
+absl::Status FindLastingUnsupported(const ProcessHandle& target, const ProcessFacts& facts,
+                                    absl::string_view status_text, pb::Image* image,
+                                    std::vector<std::string>* found);
+
+// What it may have at one moment and not at the next: children, POSIX timers, SCHED_DEADLINE.
+absl::Status FindMomentaryUnsupported(const ProcessHandle& target, const FrozenState& state,
+                                      std::vector<std::string>* found);
+
+// kUnimplemented names all that was found; with `allow_unsupported` each is a warning of the image.
+absl::Status RefuseUnsupported(const ProcessHandle& target, absl::string_view comm,
+                               const std::vector<std::string>& found, bool allow_unsupported,
+                               pb::Image* image);
 
 }  // namespace incr
 

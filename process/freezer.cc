@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -96,6 +97,7 @@ absl::Status Freezer::StopAll() {
       next = tracees_.upper_bound(tid);
     }
     if (tracees_.empty() && !process_.alive()) return Exited();
+    if (found_new && EverybodyRests()) break;
     if (found_new && MonotonicMicros() > deadline_us_) {
       return absl::DeadlineExceededError(
           absl::StrCat("pid ", process_.pid(), " changes its threads faster than they stop"));
@@ -103,6 +105,16 @@ absl::Status Freezer::StopAll() {
   }
   INCR_RETURN_IF_ERROR(DismissStrangers());
   return tracees_.contains(process_.pid()) ? absl::OkStatus() : Exited();
+}
+
+// The pass that finds nobody new, in one call instead of five. A count that is right by chance (an
+// exec has put another thread in a tracee's place) shows in Prepare().
+bool Freezer::EverybodyRests() const {
+  struct stat task {};
+  if (stat(process_.ProcPath("task").c_str(), &task) != 0) return false;
+  if (task.st_nlink != tracees_.size() + 2) return false;
+  return std::all_of(tracees_.begin(), tracees_.end(),
+                     [](const auto& tracee) { return tracee.second.stopped; });
 }
 
 // All get their interrupt before any is waited for: the moments at which they stop lie close.

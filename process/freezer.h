@@ -38,6 +38,7 @@ class Freezer {
   };
 
   absl::Status StopAll();
+  bool EverybodyRests() const;
   absl::Status SeizeNew(bool* found_new);
   absl::Status ExplainRefusal(pid_t tid, int error, bool* found_new);
   absl::Status AwaitStop(pid_t tid);

@@ -244,10 +244,19 @@ absl::StatusOr<std::vector<pid_t>> ListChildren(const ProcessHandle& process) {
   const std::string path = process.ProcPath("task");
   std::unique_ptr<DIR, int (*)(DIR*)> tasks(opendir(path.c_str()), closedir);
   if (tasks == nullptr) return ErrnoStatus(absl::StrCat("opendir(", path, ")"));
-  std::vector<pid_t> children;
+  std::vector<pid_t> tids;
   while (const dirent* entry = readdir(tasks.get())) {
-    if (entry->d_name[0] == '.') continue;
-    const auto text = ReadProc(process.pid(), absl::StrCat("task/", entry->d_name, "/children"));
+    pid_t tid = 0;
+    if (absl::SimpleAtoi(entry->d_name, &tid)) tids.push_back(tid);
+  }
+  return ListChildren(process, tids);
+}
+
+absl::StatusOr<std::vector<pid_t>> ListChildren(const ProcessHandle& process,
+                                                const std::vector<pid_t>& tids) {
+  std::vector<pid_t> children;
+  for (const pid_t tid : tids) {
+    const auto text = ReadProc(process.pid(), absl::StrCat("task/", tid, "/children"));
     if (absl::IsNotFound(text.status())) continue;  // the thread has exited
     INCR_RETURN_IF_ERROR(text);
     for (absl::string_view word : absl::StrSplit(*text, ' ', absl::SkipEmpty())) {

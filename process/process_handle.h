@@ -73,8 +73,10 @@ struct ProcessFacts {
 };
 absl::StatusOr<ProcessFacts> ReadProcessFacts(const ProcessHandle& process);
 
-// Pids of live children of any thread (/proc/<pid>/task/*/children).
+// Pids of live children of any thread, or of the threads `tids` (/proc/<pid>/task/<tid>/children).
 absl::StatusOr<std::vector<pid_t>> ListChildren(const ProcessHandle& process);
+absl::StatusOr<std::vector<pid_t>> ListChildren(const ProcessHandle& process,
+                                                const std::vector<pid_t>& tids);
 
 }  // namespace incr
 

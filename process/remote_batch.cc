@@ -336,11 +336,14 @@ absl::StatusOr<std::string> RunOnce(BatchRun& run, const std::vector<ThreadBatch
 
 }  // namespace
 
-absl::StatusOr<std::string> RunRemoteBatches(FrozenProcess& frozen, size_t answer_bytes,
-                                             BatchMode mode, std::vector<ThreadBatch>* batches) {
+absl::StatusOr<std::string> RunRemoteBatches(FrozenProcess& frozen,
+                                             std::optional<RemoteAddr> syscall_hint,
+                                             size_t answer_bytes, BatchMode mode,
+                                             std::vector<ThreadBatch>* batches) {
   INCR_CHECK(!batches->empty());
   INCR_ASSIGN_OR_RETURN(const RemoteMemory memory, RemoteMemory::Open(frozen.process(), true));
-  INCR_ASSIGN_OR_RETURN(const RemoteAddr instruction, FindSyscallInstruction(frozen.process()));
+  INCR_ASSIGN_OR_RETURN(const RemoteAddr instruction,
+                        ConfirmSyscallInstruction(frozen.process(), memory, syscall_hint));
   BatchRun run(batches, answer_bytes, memory, instruction);
   for (int attempt = 0;; ++attempt) {
     auto answers = RunOnce(run, *batches, instruction, mode);

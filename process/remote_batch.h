@@ -13,11 +13,13 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "process/frozen_process.h"
+#include "process/remote_addr.h"
 
 namespace incr {
 
@@ -41,9 +43,12 @@ enum class BatchMode { kFastIfAllowed, kCallByCall };
 
 // Makes all calls and fills in their results; the first batch belongs to the leader. Returns the
 // `answer_bytes` that the calls wrote. Each thread rests in the signal path again and has its
-// registers and mask back; nothing is left in the target.
-absl::StatusOr<std::string> RunRemoteBatches(FrozenProcess& frozen, size_t answer_bytes,
-                                             BatchMode mode, std::vector<ThreadBatch>* batches);
+// registers and mask back; nothing is left in the target. `syscall_hint`: see
+// ConfirmSyscallInstruction.
+absl::StatusOr<std::string> RunRemoteBatches(FrozenProcess& frozen,
+                                             std::optional<RemoteAddr> syscall_hint,
+                                             size_t answer_bytes, BatchMode mode,
+                                             std::vector<ThreadBatch>* batches);
 
 }  // namespace incr
 

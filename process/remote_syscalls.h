@@ -27,6 +27,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -42,6 +43,13 @@ namespace incr {
 // Where in `process` a `syscall` instruction (0f 05) lies: its vdso if it has one,
 // else any executable mapping. kNotFound names the pid.
 absl::StatusOr<RemoteAddr> FindSyscallInstruction(const ProcessHandle& process);
+
+// The same, where a search found one at `hint` a moment ago, before the process was stopped: one
+// read instead of ten calls inside the freeze. Should it have made an exec since then, the search
+// is repeated; should other bytes 0f 05 stand there by chance, the injected call fails and harms nothing.
+absl::StatusOr<RemoteAddr> ConfirmSyscallInstruction(const ProcessHandle& process,
+                                                     const RemoteMemory& memory,
+                                                     std::optional<RemoteAddr> hint);
 
 class RemoteSyscalls {
  public:

@@ -1,4 +1,4 @@
-// FindSyscallInstruction of remote_syscalls.h.
+// Find- and ConfirmSyscallInstruction of remote_syscalls.h.
 #include <elf.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -96,6 +96,17 @@ absl::StatusOr<RemoteAddr> FindSyscallInstruction(const ProcessHandle& process) 
   }
   return absl::NotFoundError(
       absl::StrCat("pid ", process.pid(), " has no system call instruction anywhere"));
+}
+
+absl::StatusOr<RemoteAddr> ConfirmSyscallInstruction(const ProcessHandle& process,
+                                                     const RemoteMemory& memory,
+                                                     std::optional<RemoteAddr> hint) {
+  unsigned char bytes[2] = {};
+  if (hint && memory.Read(*hint, bytes, sizeof bytes).ok() && bytes[0] == 0x0f &&
+      bytes[1] == 0x05) {
+    return *hint;
+  }
+  return FindSyscallInstruction(process);
 }
 
 }  // namespace incr

@@ -9,7 +9,6 @@
 
 #include <cerrno>
 #include <csignal>
-#include <cstdlib>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
@@ -106,18 +105,28 @@ absl::StatusOr<ScopedFd> CreateAndTake(const ProcessHandle& process, RemoteSysca
 
 }  // namespace
 
-absl::StatusOr<FrozenState> CaptureInjectedState(FrozenProcess& frozen) {
-  return CaptureInjectedState(frozen, BatchMode::kFastIfAllowed);
-}
+namespace {
 
-absl::StatusOr<FrozenState> CaptureInjectedState(FrozenProcess& frozen, BatchMode mode) {
+absl::StatusOr<FrozenState> AskInside(FrozenProcess& frozen,
+                                      std::optional<RemoteAddr> syscall_hint, BatchMode mode) {
   std::vector<ThreadBatch> batches = PlanStateQueries(frozen.tids());
   INCR_ASSIGN_OR_RETURN(
       const std::string answers,
-      RunRemoteBatches(frozen, StateAnswerBytes(batches.size()), mode, &batches));
+      RunRemoteBatches(frozen, syscall_hint, StateAnswerBytes(batches.size()), mode, &batches));
   FrozenState state;
   INCR_RETURN_IF_ERROR(ReadStateAnswers(batches, answers, &state));
   return state;
+}
+
+}  // namespace
+
+absl::StatusOr<FrozenState> CaptureInjectedState(FrozenProcess& frozen,
+                                                 std::optional<RemoteAddr> syscall_hint) {
+  return AskInside(frozen, syscall_hint, BatchMode::kFastIfAllowed);
+}
+
+absl::StatusOr<FrozenState> CaptureInjectedState(FrozenProcess& frozen, BatchMode mode) {
+  return AskInside(frozen, std::nullopt, mode);
 }
 
 absl::Status CaptureRemainingState(FrozenProcess& frozen, FrozenState* state) {
@@ -125,9 +134,6 @@ absl::Status CaptureRemainingState(FrozenProcess& frozen, FrozenState* state) {
   SharedState& shared = state->shared;
   INCR_ASSIGN_OR_RETURN(shared.pending_signals,
                         PendingSignals(frozen.tids()[0], PTRACE_PEEKSIGINFO_SHARED));
-  INCR_ASSIGN_OR_RETURN(const std::string personality,
-                        ReadWholeFile(frozen.process().ProcPath("personality")));
-  shared.personality = static_cast<uint32_t>(std::strtoul(personality.c_str(), nullptr, 16));
   INCR_ASSIGN_OR_RETURN(const std::string timers,
                         ReadWholeFile(frozen.process().ProcPath("timers")));
   shared.has_posix_timers = !timers.empty();

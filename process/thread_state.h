@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,7 +55,6 @@ struct SharedState {  // of the process
   } interval_timers[3];  // by ITIMER_*
   bool child_subreaper = false;
   uint32_t dumpable = 0;
-  uint32_t personality = 0;
   bool has_posix_timers = false;  // /proc/<pid>/timers is not empty
 };
 
@@ -64,8 +64,9 @@ struct FrozenState {
 };
 
 // The part that needs remote calls, made first and quickly: after it the target has no
-// scratch mapping, and others may read its maps.
-absl::StatusOr<FrozenState> CaptureInjectedState(FrozenProcess& frozen);
+// scratch mapping, and others may read its maps. `syscall_hint`: see ConfirmSyscallInstruction.
+absl::StatusOr<FrozenState> CaptureInjectedState(
+    FrozenProcess& frozen, std::optional<RemoteAddr> syscall_hint = std::nullopt);
 // For tests: both modes must find the same.
 enum class BatchMode;
 absl::StatusOr<FrozenState> CaptureInjectedState(FrozenProcess& frozen, BatchMode mode);

@@ -45,7 +45,6 @@ void ExpectSame(const FrozenState& a, const FrozenState& b) {
   EXPECT_EQ(a.shared.brk, b.shared.brk);
   EXPECT_EQ(a.shared.child_subreaper, b.shared.child_subreaper);
   EXPECT_EQ(a.shared.dumpable, b.shared.dumpable);
-  EXPECT_EQ(a.shared.personality, b.shared.personality);
   EXPECT_EQ(a.shared.pending_signals, b.shared.pending_signals);
   for (int i = 0; i < 3; ++i) {
     EXPECT_EQ(a.shared.interval_timers[i].interval_us, b.shared.interval_timers[i].interval_us);
@@ -230,7 +229,6 @@ TEST(ThreadStateTest, EveryFieldIsWhatTheProgramSet) {
   EXPECT_EQ(shared.interval_timers[ITIMER_REAL].value_us, 0);
   EXPECT_TRUE(shared.child_subreaper);
   EXPECT_EQ(shared.dumpable, 1u);
-  EXPECT_EQ(shared.personality, 0u);
   EXPECT_FALSE(shared.has_posix_timers);
 }
 

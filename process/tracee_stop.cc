@@ -61,7 +61,7 @@ bool ReadStatusIds(pid_t tid, StatusIds* ids) {
 }  // namespace
 
 void Backoff::Pause() {
-  if (++rounds_ <= kSpins) return;
+  ++rounds_;
   if (!asleep()) {
     sched_yield();
     return;

@@ -127,7 +127,8 @@ absl::StatusOr<uint64_t> RoundTrip::CheckpointOnce(
   pb::Process* process = image.add_processes();
   INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(target));
   INCR_ASSIGN_OR_RETURN(MemoryMap flags, ReadSmaps(target));
-  INCR_RETURN_IF_ERROR(CaptureProcess(target, state, false, process, &image));
+  INCR_ASSIGN_OR_RETURN(const LastingState lasting, CaptureLasting(target));
+  INCR_RETURN_IF_ERROR(CaptureProcess(target, state, lasting, false, process, &image));
   if (frozen.was_group_stopped()) RecordGroupStop(process);
   INCR_RETURN_IF_ERROR(CaptureFiles(target, false, process, &image));
   INCR_RETURN_IF_ERROR(CaptureMappings(target, map, flags, false, process, &image));

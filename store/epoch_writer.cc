@@ -103,6 +103,14 @@ absl::Status EpochWriterImpl::AddGone(uint32_t space, PageRange range) {
   return absl::OkStatus();
 }
 
+absl::Status EpochWriterImpl::Settle() {
+  INCR_CHECK(!called_);
+  INCR_RETURN_IF_ERROR(error_);
+  if (error_ = SubmitBlock(); !error_.ok()) return error_;
+  error_ = pipeline_->Drain();
+  return error_;
+}
+
 absl::Status EpochWriterImpl::FinishPages() {
   INCR_RETURN_IF_ERROR(SubmitBlock());
   INCR_RETURN_IF_ERROR(pipeline_->Drain());

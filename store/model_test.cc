@@ -53,6 +53,7 @@ class ModelTest : public ::testing::TestWithParam<int> {
         (*model)[{space, range.first + i}] = seed;
       }
       INCR_RETURN_IF_ERROR(writer.AddPages(space, range, bytes.data()));
+      if (Pick(10) == 0) INCR_RETURN_IF_ERROR(writer.Settle());
     }
     return absl::OkStatus();
   }

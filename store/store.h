@@ -100,6 +100,10 @@ class EpochWriter {
   // These pages have no content of their own any more. Last call wins against AddPages.
   virtual absl::Status AddGone(uint32_t space, PageRange range) = 0;
 
+  // Waits until what was added so far is hashed, compressed and given to the disk, so that the
+  // workers leave the CPUs alone for a while. An error comes back from here or from a later call.
+  virtual absl::Status Settle() = 0;
+
   // Durable when it returns OK; any error: nothing was committed. (One exception: the disk failed in
   // the very last write and the database could not be opened again either; then the next
   // BeginEpoch finds out, and this epoch, whole, is in the list or not.) `record`: job,

@@ -39,6 +39,7 @@ class EpochWriterImpl : public EpochWriter {
   uint64_t epoch() const override { return epoch_; }
   absl::Status AddPages(uint32_t space, PageRange range, const uint8_t* bytes) override;
   absl::Status AddGone(uint32_t space, PageRange range) override;
+  absl::Status Settle() override;
   absl::StatusOr<pb::EpochRecord> Commit(pb::EpochRecord record, absl::string_view image) override;
 
  private:
