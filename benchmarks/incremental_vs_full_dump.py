@@ -7,10 +7,14 @@
 A process of --mib MiB rewrites --percent of its pages each second; one epoch a second is taken of
 it. Frozen time is what the tracer measured from its first interrupt to its last detach; "stall" is
 the longest time the target itself saw itself not running (a sleep of 100 us that took longer).
+"Bare" figures are this machine's own, of the same process in the same run: one thread stopped and let go by
+ptrace, one system call, a first touch of a page. They tell a slow machine from a slow checkpointer.
 Needs root, gdb, and a quiet machine.
 """
 import argparse
+import ctypes
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -40,6 +44,35 @@ class Target:
         """Since the last call."""
         self.process.send_signal(signal.SIGUSR1)
         return int(self.process.stdout.readline().split()[1])
+
+
+def bare_costs(target):
+    """Medians: stopping and letting go of one thread, a system call, a first touch of a page; us."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    wall = 0x40000000  # __WALL
+    stops = []
+    for _ in range(50):
+        time.sleep(0.01)
+        started = time.monotonic_ns()
+        if libc.ptrace(0x4206, target.pid, None, None) != 0:  # PTRACE_SEIZE
+            raise OSError(ctypes.get_errno(), "PTRACE_SEIZE")
+        libc.ptrace(0x4207, target.pid, None, None)  # PTRACE_INTERRUPT
+        os.waitpid(target.pid, wall)
+        libc.ptrace(17, target.pid, None, None)  # PTRACE_DETACH
+        stops.append((time.monotonic_ns() - started) / 1e3)
+    started = time.monotonic_ns()
+    for _ in range(20000):
+        os.getppid()
+    call_us = (time.monotonic_ns() - started) / 20000 / 1e3
+    size = 64 << 20
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    started = time.monotonic_ns()
+    for at in range(0, size, 4096):
+        memory[at] = 1
+    touch_us = (time.monotonic_ns() - started) / (size / 4096) / 1e3
+    return percentile(stops, 0.5), call_us, touch_us
 
 
 def run_epochs(target, store, epochs):
@@ -95,6 +128,7 @@ def main():
             target.longest_stall_us()
             time.sleep(3)
             quiet_us = target.longest_stall_us()
+            stop_us, call_us, touch_us = bare_costs(target)
             first_s, first, rows, stalls = run_epochs(target, f"{folder}/store", arguments.epochs)
             dumps = run_dumps(target, folder, arguments.dumps)
         finally:
@@ -123,6 +157,8 @@ def main():
     line("longest stall (target)", stalls, dump_stall, "ms", 1e3)
     line("total until durable", total, dump_total, "ms", 1e3)
     line("bytes written", stored, dump_bytes, "MB", 1e6)
+    print(f"bare: stop and let go {stop_us:.0f} us, system call {call_us:.2f} us, "
+          f"first touch of a page {touch_us:.1f} us")
     print(f"pages written p50 {percentile(written, 0.5)}; longest stall of the target with nobody "
           f"attached, over 3 s: {quiet_us / 1e3:.2f} ms")
 

@@ -1,6 +1,8 @@
 #include "checkpoint/agent.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -28,12 +30,15 @@
 namespace incr {
 namespace {
 
+constexpr int64_t kStayAwakeUs = 2'000;
+
 class Agent {
  public:
   explicit Agent(int socket) : socket_(socket) {}
   int Run();
 
  private:
+  void StayAwake() const;
   absl::Status Handle(const pb::AgentRequest& request);
   absl::Status Reply(const absl::Status& status, pb::AgentReply reply = {}, int fd = -1);
   absl::StatusOr<ScopedFd> Attach(const pb::AgentRequest& request);
@@ -49,7 +54,6 @@ class Agent {
   std::optional<LastingState> lasting_;  // none: a bare freeze
   pb::Image image_;                      // what the freeze found, if captured_ is OK
   absl::Status captured_;
-  int64_t freeze_start_us_ = 0;
   int64_t frozen_us_ = 0;
   bool gave_up_ = false;
 };
@@ -57,6 +61,7 @@ class Agent {
 int Agent::Run() {
   for (;;) {
     pb::AgentRequest request;
+    if (frozen_) StayAwake();
     auto outcome =
         ReceiveMessage(socket_, frozen_ ? kFrozenPatienceMs : -1, &request, nullptr);
     if (outcome.ok() && *outcome == ReceiveOutcome::kTimeout) {
@@ -69,6 +74,15 @@ int Agent::Run() {
   }
   (void)Thaw();
   return 0;
+}
+
+// While the target stands still: a CPU that has gone to sleep takes 0.1 ms and more to come back.
+void Agent::StayAwake() const {
+  const Stopwatch watch;
+  for (pollfd ready{socket_, POLLIN, 0};
+       ::poll(&ready, 1, 0) == 0 && watch.elapsed_us() < kStayAwakeUs;) {
+    ::sched_yield();
+  }
 }
 
 // An error means that the socket is gone.
@@ -124,7 +138,6 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
     lasting_ = *std::move(lasting);
     if (auto found = FindSyscallInstruction(*target_); found.ok()) syscall_hint = *found;
   }
-  freeze_start_us_ = MonotonicMicros();
   auto frozen = FrozenProcess::Freeze(*target_);
   if (!frozen.ok()) {
     INCR_RETURN_IF_ERROR(Reply(frozen.status()));
@@ -181,9 +194,10 @@ absl::Status Agent::ConfirmLasting() {
 
 absl::Status Agent::Thaw() {
   if (!frozen_) return absl::OkStatus();
+  const int64_t since_us = frozen_->since_us();
   absl::Status status = (*std::move(frozen_)).Thaw();
   frozen_.reset();
-  frozen_us_ = MonotonicMicros() - freeze_start_us_;
+  frozen_us_ = MonotonicMicros() - since_us;
   return status;
 }
 

@@ -133,6 +133,7 @@ absl::Status Freezer::SeizeNew(bool* found_new) {
     }
     *found_new = true;
     tracees_[tid] = {};
+    if (since_us_ == 0) since_us_ = MonotonicMicros();
     (void)PtraceResume(PTRACE_INTERRUPT, tid);  // ESRCH: the wait will tell
   }
   return absl::OkStatus();

@@ -31,6 +31,8 @@ class Freezer {
 
   std::vector<pid_t> Tids() const;  // leader first
   bool group_stopped() const { return group_stopped_; }
+  // Just before the first thread was told to stop, on MonotonicMicros(); 0: none was.
+  int64_t since_us() const { return since_us_; }
 
  private:
   struct Tracee {
@@ -59,6 +61,7 @@ class Freezer {
   std::vector<pid_t> strangers_;  // processes that PTRACE_O_TRACECLONE attached
   std::set<pid_t> stuck_;         // could not be stopped, hence not detached
   std::optional<ExecWatch> watch_;  // once there are several threads
+  int64_t since_us_ = 0;
   int64_t leaderless_since_us_ = 0;
   int64_t refused_since_us_ = 0;
   bool group_stopped_ = false;

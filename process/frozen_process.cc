@@ -33,6 +33,7 @@ absl::StatusOr<FrozenProcess> FrozenProcess::Freeze(const ProcessHandle& process
   }
   FrozenProcess frozen = Adopt(process, freezer.Tids());
   frozen.was_group_stopped_ = freezer.group_stopped();
+  frozen.since_us_ = freezer.since_us();
   return frozen;
 }
 
@@ -46,7 +47,8 @@ FrozenProcess FrozenProcess::Adopt(const ProcessHandle& process, std::vector<pid
 FrozenProcess::FrozenProcess(FrozenProcess&& other) noexcept
     : process_(other.process_),
       tids_(std::exchange(other.tids_, {})),
-      was_group_stopped_(other.was_group_stopped_) {}
+      was_group_stopped_(other.was_group_stopped_),
+      since_us_(other.since_us_) {}
 
 FrozenProcess::~FrozenProcess() { (void)Release(); }
 

@@ -48,6 +48,8 @@ class FrozenProcess {
   const std::vector<pid_t>& tids() const { return tids_; }
   const ProcessHandle& process() const { return *process_; }
   bool was_group_stopped() const { return was_group_stopped_; }  // T state before us
+  // Just before the first thread was told to stop, on MonotonicMicros(); 0 if adopted.
+  int64_t since_us() const { return since_us_; }
 
   // Normal path: detach all and say what failed. A thread that has died meanwhile
   // (SIGKILL gets through a ptrace stop) is no failure.
@@ -59,6 +61,7 @@ class FrozenProcess {
   const ProcessHandle* process_ = nullptr;
   std::vector<pid_t> tids_;
   bool was_group_stopped_ = false;
+  int64_t since_us_ = 0;
 };
 
 }  // namespace incr
