@@ -26,6 +26,9 @@ absl::StatusCode CodeOf(int error) {
     case EDQUOT:
     case EMFILE:
       return absl::StatusCode::kResourceExhausted;
+    case ENOTDIR:
+    case ELOOP:
+      return absl::StatusCode::kFailedPrecondition;
     case EINVAL:
       return absl::StatusCode::kInvalidArgument;
     case ENOSYS:

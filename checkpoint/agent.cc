@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <memory>
 #include <optional>
@@ -41,6 +42,7 @@ class Agent {
   void StayAwake() const;
   absl::Status Handle(const pb::AgentRequest& request);
   absl::Status Reply(const absl::Status& status, pb::AgentReply reply = {}, int fd = -1);
+  static absl::Status EndIfStuck(const absl::Status& frozen);
   absl::StatusOr<ScopedFd> Attach(const pb::AgentRequest& request);
   absl::Status Freeze(const pb::AgentRequest& request);
   absl::Status CaptureRest(FrozenState& state, bool allow_unsupported);
@@ -85,12 +87,13 @@ void Agent::StayAwake() const {
   }
 }
 
-// An error means that the socket is gone.
+// An error means that the agent has to end.
 absl::Status Agent::Handle(const pb::AgentRequest& request) {
   switch (request.operation()) {
     case pb::AgentRequest::ATTACH: {
       auto uffd = Attach(request);
-      return Reply(uffd.status(), {}, uffd.ok() ? uffd->get() : -1);
+      INCR_RETURN_IF_ERROR(Reply(uffd.status(), {}, uffd.ok() ? uffd->get() : -1));
+      return EndIfStuck(uffd.status());
     }
     case pb::AgentRequest::FREEZE:
       return Freeze(request);
@@ -101,6 +104,11 @@ absl::Status Agent::Handle(const pb::AgentRequest& request) {
     default:
       return Reply(absl::InvalidArgumentError("unknown agent operation"));
   }
+}
+
+// A thread that would not stop cannot be detached either, until its tracer is gone.
+absl::Status Agent::EndIfStuck(const absl::Status& frozen) {
+  return absl::IsDeadlineExceeded(frozen) ? frozen : absl::OkStatus();
 }
 
 absl::Status Agent::Reply(const absl::Status& status, pb::AgentReply reply, int fd) {
@@ -141,8 +149,7 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
   auto frozen = FrozenProcess::Freeze(*target_);
   if (!frozen.ok()) {
     INCR_RETURN_IF_ERROR(Reply(frozen.status()));
-    // A thread that would not stop cannot be detached either, until its tracer is gone.
-    return absl::IsDeadlineExceeded(frozen.status()) ? frozen.status() : absl::OkStatus();
+    return EndIfStuck(frozen.status());
   }
   frozen_.emplace(*std::move(frozen));
   if (request.bare()) return Reply(absl::OkStatus());
@@ -154,7 +161,11 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
   // From here on nothing in the target changes: the session scans and copies while
   // this process reads the rest.
   INCR_RETURN_IF_ERROR(Reply(absl::OkStatus()));
+  // It looks at files, and a dead or dependent file system (a FUSE server that waits for the target)
+  // may never answer. Every thread rests where our death lets it go on.
+  ::alarm(kFrozenPatienceMs / 1000 + 1);
   captured_ = CaptureRest(*state, request.allow_unsupported());
+  ::alarm(0);
   return absl::OkStatus();
 }
 
@@ -163,7 +174,6 @@ absl::Status Agent::CaptureRest(FrozenState& state, bool allow_unsupported) {
   pb::Process* process = image_.add_processes();
   INCR_RETURN_IF_ERROR(
       CaptureProcess(*target_, state, *lasting_, allow_unsupported, process, &image_));
-  if (frozen_->was_group_stopped()) RecordGroupStop(process);
   return CaptureFiles(*target_, allow_unsupported, process, &image_);
 }
 
@@ -210,6 +220,7 @@ int RunAgent(int socket_fd) {
   // A terminal's or a service manager's signals are meant for the daemon; the agent ends
   // when the socket does, after it has put the target right.
   for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) ::signal(signal, SIG_IGN);
+  ::signal(SIGALRM, SIG_DFL);  // ends us; see Freeze()
   // On a busy machine the target stands still for as long as this process waits for a CPU.
   (void)::setpriority(PRIO_PROCESS, 0, kUrgentNice);
   return Agent(socket_fd).Run();

@@ -1,15 +1,18 @@
 #include "checkpoint/agent_client.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "base/status.h"
 #include "checkpoint/agent_channel.h"
 
@@ -21,6 +24,7 @@ namespace {
 constexpr int kAgentSocket = 3;
 // Freezing gives up after 10 s by itself; this bounds a broken agent.
 constexpr int kReplyPatienceMs = 60'000;
+constexpr int64_t kEndPatienceUs = 10'000'000;
 
 absl::Status StatusOf(const pb::AgentReply& reply) {
   return absl::Status(static_cast<absl::StatusCode>(reply.code()), reply.message());
@@ -74,7 +78,10 @@ AgentClient::~AgentClient() { Close(); }
 void AgentClient::Close() {
   socket_.reset();
   if (pid_ == 0) return;
-  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  // It ends by itself, unless it sleeps in a call that does not return (a dead network file
+  // system) or was stopped; then the kernel lets the target go for it.
+  for (const Stopwatch watch; ::waitpid(pid_, nullptr, WNOHANG) == 0; ::usleep(1000)) {
+    if (watch.elapsed_us() > kEndPatienceUs) ::kill(pid_, SIGKILL);
   }
   pid_ = 0;
 }

@@ -36,9 +36,20 @@ constexpr std::pair<const char*, uint32_t> kAdviceOfFlag[] = {
     {"nh", MADV_NOHUGEPAGE}, {"mg", MADV_MERGEABLE},
 };
 
+// File times come from a clock that may lag by a tick.
+constexpr int64_t kClockTickUs = 10'000;
+
+// By its change time, which nobody can set.
+bool ChangedSince(const std::string& path, int64_t moment_us) {
+  struct stat now{};
+  return ::stat(path.c_str(), &now) == 0 &&
+         now.st_ctim.tv_sec * 1'000'000LL + now.st_ctim.tv_nsec / 1000 >= moment_us;
+}
+
 class Capture {
  public:
-  Capture(const ProcessHandle& target, pb::Image* image) : target_(target), image_(image) {}
+  Capture(const ProcessHandle& target, int64_t moment_us, pb::Image* image)
+      : target_(target), moment_us_(moment_us), image_(image) {}
 
   absl::Status Describe(const MemoryMapping& mapping, const MemoryMapping* flags,
                         pb::Mapping* saved);
@@ -52,6 +63,7 @@ class Capture {
   }
 
   const ProcessHandle& target_;
+  const int64_t moment_us_;
   pb::Image* image_;
   std::map<std::tuple<std::string, uint64_t, uint64_t>, pb::FileIdentity> files_;
   std::map<std::pair<uint64_t, uint64_t>, pb::MemoryObject*> objects_;  // by (dev, ino)
@@ -77,6 +89,11 @@ absl::Status Capture::DescribeFile(const MemoryMapping& mapping, pb::FileIdentit
     return absl::UnimplementedError(
         absl::StrCat("mapping ", RangeName(mapping), " of ", mapping.name,
                      ": the file has been deleted or replaced since it was mapped"));
+  }
+  // Pages that the process has not written are the file's, and not in the store.
+  if (!mapping.shared && ChangedSince(mapping.name, moment_us_ - kClockTickUs)) {
+    return absl::AbortedError(absl::StrCat("mapping ", RangeName(mapping), ": ", mapping.name,
+                                           " was changed during the checkpoint"));
   }
   files_[key] = named;
   *identity = std::move(named);
@@ -171,13 +188,13 @@ absl::Status Capture::HashVdso(const MemoryMap& map, pb::Machine* machine) {
 }  // namespace
 
 absl::Status CaptureMappings(const ProcessHandle& target, const MemoryMap& map,
-                             const MemoryMap& flags, bool allow_unsupported,
+                             const MemoryMap& flags, int64_t moment_us, bool allow_unsupported,
                              pb::Process* process, pb::Image* image) {
   std::map<std::pair<uint64_t, uint64_t>, const MemoryMapping*> flags_of;
   for (const MemoryMapping& mapping : flags) {
     if (mapping.has_vm_flags) flags_of[{mapping.start, mapping.end}] = &mapping;
   }
-  Capture capture(target, image);
+  Capture capture(target, moment_us, image);
   std::vector<std::string> unsupported;
   for (const MemoryMapping& mapping : map) {
     const auto found = flags_of.find({mapping.start, mapping.end});

@@ -231,8 +231,12 @@ void RecordGroupStop(pb::Process* process) {
 }
 
 bool LastingState::operator==(const LastingState& other) const {
-  return unsupported == other.unsupported &&
-         image.SerializeAsString() == other.image.SerializeAsString();
+  const auto without_names = [](pb::Image image) {
+    image.mutable_processes(0)->clear_comm();
+    image.mutable_processes(0)->clear_command_line();
+    return image.SerializeAsString();
+  };
+  return unsupported == other.unsupported && without_names(image) == without_names(other.image);
 }
 
 absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target) {
@@ -242,6 +246,9 @@ absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target) {
   INCR_ASSIGN_OR_RETURN(std::string status, ReadWholeFile(target.ProcPath("status")));
   INCR_RETURN_IF_ERROR(FindLastingUnsupported(target, facts, status, &lasting.image,
                                               &lasting.unsupported));
+  if (facts.thread_count > 1) {
+    INCR_RETURN_IF_ERROR(FindThreadsApart(target, status, &lasting.unsupported));
+  }
   INCR_RETURN_IF_ERROR(CaptureMemoryAttributes(target, status, process));
   INCR_RETURN_IF_ERROR(CaptureIdentity(target, facts, process));
   INCR_RETURN_IF_ERROR(CaptureExe(target, process->mutable_exe()));

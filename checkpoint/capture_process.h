@@ -2,6 +2,7 @@
 #ifndef INCR_CKPT_CHECKPOINT_CAPTURE_PROCESS_H_
 #define INCR_CKPT_CHECKPOINT_CAPTURE_PROCESS_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ namespace incr {
 struct LastingState {
   pb::Image image;  // one process, and warnings
   std::vector<std::string> unsupported;
+  // Names and arguments apart: for people only, and some programs change them all the time.
   bool operator==(const LastingState& other) const;
 };
 absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target);
@@ -36,9 +38,10 @@ absl::Status CaptureProcess(const ProcessHandle& target, const FrozenState& stat
 void RecordGroupStop(pb::Process* process);
 
 // Mappings with file identities and memory objects. `flags` are mappings with VmFlags from a
-// recent ReadSmaps, matched by range.
+// recent ReadSmaps, matched by range. kAborted: a file that is mapped privately was changed since
+// `moment_us` (WallMicros() of the freeze), so that its identity now is not that of the moment.
 absl::Status CaptureMappings(const ProcessHandle& target, const MemoryMap& map,
-                             const MemoryMap& flags, bool allow_unsupported,
+                             const MemoryMap& flags, int64_t moment_us, bool allow_unsupported,
                              pb::Process* process, pb::Image* image);
 
 }  // namespace incr

@@ -16,8 +16,11 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <atomic>
 #include <string>
+#include <thread>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "process/frozen_process.h"
 #include "process/memory_map.h"
@@ -59,13 +62,14 @@ absl::StatusOr<pb::Image> Capture(pid_t pid, bool allow_unsupported) {
   INCR_ASSIGN_OR_RETURN(FrozenProcess frozen, FrozenProcess::Freeze(target));
   INCR_ASSIGN_OR_RETURN(FrozenState state, CaptureInjectedState(frozen));
   INCR_RETURN_IF_ERROR(CaptureRemainingState(frozen, &state));
+  const int64_t moment_us = WallMicros();
   INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(target));
   INCR_ASSIGN_OR_RETURN(MemoryMap flags, ReadSmaps(target));
   pb::Image image;
   pb::Process* process = image.add_processes();
   INCR_ASSIGN_OR_RETURN(const LastingState lasting, CaptureLasting(target));
   INCR_RETURN_IF_ERROR(CaptureProcess(target, state, lasting, allow_unsupported, process, &image));
-  INCR_RETURN_IF_ERROR(CaptureMappings(target, map, flags, allow_unsupported, process, &image));
+  INCR_RETURN_IF_ERROR(CaptureMappings(target, map, flags, moment_us, allow_unsupported, process, &image));
   return ParseImage(image.SerializeAsString());
 }
 
@@ -132,6 +136,23 @@ TEST(CaptureProcess, RefusesSeccomp) {
         if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) ::_exit(1);
       },
       "seccomp");
+}
+
+// The image has one set of credentials, filters and descriptors for all threads.
+TEST(CaptureProcess, RefusesAThreadWithCredentialsOrDescriptorsOfItsOwn) {
+  const auto in_a_thread = [](void (*setup)()) {
+    std::atomic<bool> done = false;
+    std::thread([&done, setup] {
+      setup();
+      done = true;
+      for (;;) ::pause();
+    }).detach();
+    while (!done) ::usleep(1000);
+  };
+  ExpectUnsupported([&] { in_a_thread([] { ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); }); },
+                    "in NoNewPrivs");
+  ExpectUnsupported([&] { in_a_thread([] { (void)::unshare(CLONE_FILES); }); },
+                    "descriptors or a working directory of its own");
 }
 
 TEST(CaptureProcess, RefusesANamespaceOfItsOwn) {

@@ -1,5 +1,6 @@
 #include "checkpoint/session.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "base/fault_point.h"
@@ -15,6 +17,8 @@
 #include "checkpoint/agent_client.h"
 #include "checkpoint/capture_process.h"
 #include "checkpoint/page_copier.h"
+#include "checkpoint/text.h"
+#include "process/fd_table.h"
 #include "process/memory_map.h"
 #include "process/process_handle.h"
 #include "process/remote_memory.h"
@@ -83,7 +87,10 @@ class Session final : public CheckpointSession {
   };
 
   absl::Status SpawnAgent();
-  absl::Status MakeTracker(ScopedFd uffd);
+  absl::StatusOr<ScopedFd> AttachAgent(uint64_t uffd_features);
+  absl::Status MakeTracker(ScopedFd uffd, const PageSet& known);
+  absl::StatusOr<std::string> FindDirectIo() const;
+  void SayWeAreAtWork();
   absl::StatusOr<EpochResult> AttemptEpoch();
   struct PreCopied {
     uint32_t rounds = 0;
@@ -108,6 +115,7 @@ class Session final : public CheckpointSession {
   std::optional<RemoteMemory> memory_;
   MmIdentity mm_{};
   uint64_t parent_ = 0;
+  int64_t last_sign_of_life_us_ = 0;
   int64_t armed_us_ = 0;  // of this epoch's ArmNewMemory
 };
 
@@ -118,53 +126,60 @@ absl::Status Session::SpawnAgent() {
   return absl::OkStatus();
 }
 
-absl::Status Session::MakeTracker(ScopedFd uffd) {
+// `known`: see WriteTracker::Arm. A tracker that could not be armed knows nothing and stays out.
+absl::Status Session::MakeTracker(ScopedFd uffd, const PageSet& known) {
+  INCR_ASSIGN_OR_RETURN(RemoteMemory memory, RemoteMemory::Open(*target_, /*writable=*/false));
+  INCR_ASSIGN_OR_RETURN(mm_, ReadMmIdentity(*target_));
   auto tracker = tracker_name_ == kUffdTracker
                      ? NewUffdWpAsyncTracker(target_.get(), std::move(uffd))
                      : NewCompareTracker(target_.get());
   INCR_RETURN_IF_ERROR(tracker.status());
-  tracker_ = *std::move(tracker);
-  INCR_ASSIGN_OR_RETURN(RemoteMemory memory, RemoteMemory::Open(*target_, /*writable=*/false));
+  INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(*target_));
+  INCR_RETURN_IF_ERROR((*tracker)->Arm(map, known));
   memory_.emplace(std::move(memory));
-  INCR_ASSIGN_OR_RETURN(mm_, ReadMmIdentity(*target_));
+  tracker_ = *std::move(tracker);
+  tracker_->set_heartbeat([this] { SayWeAreAtWork(); });
   return absl::OkStatus();
+}
+
+// An agent that could not attach may be dead, or hold a thread that does not stop: another next time.
+absl::StatusOr<ScopedFd> Session::AttachAgent(uint64_t uffd_features) {
+  if (!agent_) INCR_RETURN_IF_ERROR(SpawnAgent());
+  absl::StatusOr<ScopedFd> uffd = agent_->Attach(*target_, uffd_features);
+  if (!uffd.ok()) agent_.reset();
+  return uffd;
 }
 
 absl::Status Session::AttachFresh() {
   tracker_.reset();
-  if (!agent_) INCR_RETURN_IF_ERROR(SpawnAgent());
+  parent_ = 0;
   std::string why;
   INCR_ASSIGN_OR_RETURN(tracker_name_, ChooseTracker(options_.tracker, &why));
-  auto uffd =
-      agent_->Attach(*target_, tracker_name_ == kUffdTracker ? kUffdTrackerFeatures : 0);
-  INCR_RETURN_IF_ERROR(uffd.status());
-  INCR_RETURN_IF_ERROR(MakeTracker(*std::move(uffd)));
-  INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(*target_));
-  INCR_RETURN_IF_ERROR(tracker_->Arm(map, PageSet()));
-  parent_ = 0;
-  return absl::OkStatus();
+  INCR_ASSIGN_OR_RETURN(
+      ScopedFd uffd, AttachAgent(tracker_name_ == kUffdTracker ? kUffdTrackerFeatures : 0));
+  return MakeTracker(std::move(uffd), PageSet());
 }
 
 absl::Status Session::AttachRestored(uint64_t epoch, ScopedFd uffd) {
-  INCR_RETURN_IF_ERROR(SpawnAgent());
-  INCR_RETURN_IF_ERROR(agent_->Attach(*target_, 0).status());
+  INCR_RETURN_IF_ERROR(AttachAgent(0).status());
   std::string why;
   INCR_ASSIGN_OR_RETURN(tracker_name_, ChooseTracker(options_.tracker, &why));
   if (tracker_name_ == kUffdTracker && !uffd.ok()) {
     return absl::InvalidArgumentError("adopt: the restored process came without a userfaultfd");
   }
-  INCR_RETURN_IF_ERROR(MakeTracker(std::move(uffd)));
   INCR_ASSIGN_OR_RETURN(PageTable table, store_->LoadPageTable(options_.job, epoch));
-  INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(*target_));
-  INCR_RETURN_IF_ERROR(tracker_->Arm(map, PagesOfSpace(table, kSpace)));
+  INCR_RETURN_IF_ERROR(MakeTracker(std::move(uffd), PagesOfSpace(table, kSpace)));
   parent_ = epoch;
   return absl::OkStatus();
 }
 
 absl::StatusOr<EpochResult> Session::TakeEpoch() {
   absl::StatusOr<EpochResult> result = AttemptEpoch();
-  if (absl::IsAborted(result.status()) && target_->alive()) {
-    // It moved under our hands (an exec; scratch memory that was in the way): once more, from there.
+  if ((absl::IsAborted(result.status()) || absl::IsNotFound(result.status())) &&
+      target_->alive()) {
+    // It moved under our hands: once more, from there. What is not found of a living process is the
+    // memory it had before an exec.
+    if (absl::IsNotFound(result.status())) tracker_.reset();
     if (tracker_ != nullptr) tracker_->EpochFailed();
     result = AttemptEpoch();
   }
@@ -187,29 +202,35 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   // After an exec, or after a tracker error, nothing known of the memory holds: start
   // a full epoch rather than go on blind.
   if (tracker_ == nullptr || mm != mm_) INCR_RETURN_IF_ERROR(AttachFresh());
-  if (!agent_) {
-    INCR_RETURN_IF_ERROR(SpawnAgent());
-    INCR_RETURN_IF_ERROR(agent_->Attach(*target_, 0).status());
-  }
+  if (!agent_) INCR_RETURN_IF_ERROR(AttachAgent(0).status());
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<EpochWriter> writer,
                         store_->BeginEpoch(options_.job, parent_));
   PageCopier copier(&*memory_, writer.get(), kSpace);
 
   INCR_ASSIGN_OR_RETURN(MemoryMap flags, ReadSmaps(*target_));
-  INCR_RETURN_IF_ERROR(ArmNewMemory());
-  INCR_ASSIGN_OR_RETURN(PreCopied precopied, PreCopy(copier, *writer));
+  EpochResult result;
+  PreCopied precopied;
+  INCR_ASSIGN_OR_RETURN(const std::string direct, FindDirectIo());
+  if (direct.empty()) {
+    INCR_RETURN_IF_ERROR(ArmNewMemory());
+    INCR_ASSIGN_OR_RETURN(precopied, PreCopy(copier, *writer));
+  } else {
+    result.warnings.push_back(absl::StrCat(
+        direct, ": open for direct I/O, which writes to memory unseen; all pages are copied in the "
+                "freeze, which takes longer"));
+  }
   INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.before_freeze"));
   INCR_ASSIGN_OR_RETURN(Frozen frozen, FreezeAndCopy(copier, precopied.last_found));
   INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.after_thaw"));
 
+  INCR_RETURN_IF_ERROR(DescribeMappings(flags, &frozen));  // Soon: files change.
   INCR_RETURN_IF_ERROR(copier.AddFromMemory());
   for (const PageRange& run : frozen.gone.runs()) {
     INCR_RETURN_IF_ERROR(writer->AddGone(kSpace, run));
   }
-  INCR_RETURN_IF_ERROR(DescribeMappings(flags, &frozen));
 
-  EpochResult result;
-  result.warnings.assign(frozen.image.warnings().begin(), frozen.image.warnings().end());
+  result.warnings.insert(result.warnings.end(), frozen.image.warnings().begin(),
+                         frozen.image.warnings().end());
   pb::EpochRecord record;
   record.set_pid(target_->pid());
   record.set_time_us(frozen.time_us);
@@ -275,8 +296,18 @@ absl::StatusOr<Session::Frozen> Session::FreezeAndCopy(PageCopier& copier,
 
 absl::Status Session::Freeze(const AgentClient::FreezeOptions& options) {
   const absl::Status status = agent_->Freeze(options);
-  if (absl::IsUnavailable(status)) agent_.reset();
+  // After a deadline it has ended, since a thread that does not stop cannot be let go otherwise.
+  if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) agent_.reset();
+  last_sign_of_life_us_ = MonotonicMicros();
   return status;
+}
+
+// Or the agent would take us for hung and let the target go.
+void Session::SayWeAreAtWork() {
+  const int64_t now_us = MonotonicMicros();
+  if (!agent_ || now_us - last_sign_of_life_us_ < kKeepFrozenEveryUs) return;
+  last_sign_of_life_us_ = now_us;
+  (void)agent_->KeepFrozen();  // If it is gone, Thaw() will tell.
 }
 
 // A scan of a target that ran meanwhile may have re-armed a page without seeing its last write: the
@@ -289,6 +320,20 @@ absl::StatusOr<AgentClient::Thawed> Session::Thaw() {
   }
   if (absl::IsUnavailable(thawed.status())) agent_.reset();
   return thawed;
+}
+
+// "fd 7 (/a/file)", or nothing. The pages of a direct read under way are pinned and written without a
+// fault: a round that re-arms such a page while the target runs would never hear of it. In a freeze none
+// is under way, since a thread does not stop before its read is done.
+absl::StatusOr<std::string> Session::FindDirectIo() const {
+  INCR_ASSIGN_OR_RETURN(const std::vector<FdEntry> table, ReadFdTable(*target_));
+  for (const FdEntry& entry : table) {
+    // (Of a pipe O_DIRECT says something else.)
+    if ((entry.flags & O_DIRECT) != 0 && absl::StartsWith(entry.link, "/")) {
+      return absl::StrCat("fd ", entry.fd, " (", PrintableUtf8(entry.link), ")");
+    }
+  }
+  return std::string();
 }
 
 // New memory that is not yet tracked would all be copied in the freeze. Where it is much, a stop of
@@ -329,12 +374,9 @@ absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
   if (taken->written.page_count() * kPageSize <= options_.frozen_buffer_bytes) {
     INCR_RETURN_IF_ERROR(copier.ReadIntoMemory(taken->written, &unreadable));
   } else {
-    int64_t last_sign_of_life_us = MonotonicMicros();
     INCR_RETURN_IF_ERROR(copier.Stream(taken->written, &unreadable, [&] {
-      const int64_t now_us = MonotonicMicros();
-      if (now_us - last_sign_of_life_us < kKeepFrozenEveryUs) return absl::OkStatus();
-      last_sign_of_life_us = now_us;
-      return agent_->KeepFrozen();
+      SayWeAreAtWork();
+      return absl::OkStatus();
     }));
   }
   // Nothing moves in a freeze: what cannot be read now (beyond the end of its file) has no
@@ -356,7 +398,7 @@ absl::Status Session::DescribeMappings(const MemoryMap& flags, Frozen* frozen) {
   if (!all_known) {
     INCR_ASSIGN_OR_RETURN(fresh, ReadSmaps(*target_));
   }
-  return CaptureMappings(*target_, frozen->map, all_known ? flags : fresh,
+  return CaptureMappings(*target_, frozen->map, all_known ? flags : fresh, frozen->time_us,
                          options_.allow_unsupported, frozen->image.mutable_processes(0),
                          &frozen->image);
 }

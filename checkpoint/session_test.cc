@@ -245,6 +245,32 @@ TEST_P(SessionTest, AgentKilledInMidFreezeCostsAFullEpochAndNoWrite) {
   }
 }
 
+// A direct read under way writes to memory that no write protection sees: such memory may be looked
+// at in the freeze only.
+TEST_P(SessionTest, WithAFileOpenForDirectIoNothingIsTakenWhileTheTargetRuns) {
+  const std::string script = absl::StrCat(
+      "import os, mmap\nfd = os.open('", file_, "', os.O_RDONLY | os.O_DIRECT)\n",
+      "buffer = mmap.mmap(-1, 1 << 20)\nprint('ready', flush=True)\n",
+      "while True: os.preadv(fd, [buffer], 0); buffer[0:4096] = os.urandom(4096)\n");
+  Target target({"/usr/bin/python3", "-c", script});
+  auto handle = ProcessHandle::Open(target.pid());
+  ASSERT_TRUE(handle.ok());
+  SessionOptions options = Options();
+  OracleImage last;
+  options.while_frozen = [&] { last = *ReadOracle(*handle); };
+  auto session = CheckpointSession::Start(store_.get(), target.pid(), options);
+  ASSERT_TRUE(session.ok()) << session.status();
+  for (uint64_t epoch = 1; epoch <= 20; ++epoch) {
+    auto result = (*session)->TakeEpoch();
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->record.stats().precopy_rounds(), 0u);
+    ASSERT_FALSE(result->warnings.empty());
+    EXPECT_NE(result->warnings[0].find("direct I/O"), std::string::npos) << result->warnings[0];
+    const absl::Status same = CompareWithOracle(*store_, "job", epoch, last);
+    EXPECT_TRUE(same.ok()) << same;
+  }
+}
+
 // What is read before the freeze and after it must be what it was in between.
 TEST_P(SessionTest, LimitsThatChangeDuringAnEpochAreTakenAnew) {
   auto target = StartChaos(4, 8);

@@ -11,6 +11,7 @@
 #include "absl/strings/strip.h"
 #include "base/file.h"
 #include "base/status.h"
+#include "process/fd_table.h"
 
 namespace incr {
 namespace {
@@ -64,6 +65,27 @@ absl::Status FindLastingUnsupported(const ProcessHandle& target, const ProcessFa
   INCR_RETURN_IF_ERROR(FindForeignNamespaces(target, found));
   if (absl::StrContains(StatusField(status_text, "x86_Thread_features"), "shstk")) {
     found->push_back("it has a shadow stack");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FindThreadsApart(const ProcessHandle& target, absl::string_view leader_status_text,
+                              std::vector<std::string>* found) {
+  INCR_ASSIGN_OR_RETURN(const std::vector<pid_t> tids, ListThreads(target));
+  for (const pid_t tid : tids) {
+    if (tid == target.pid()) continue;
+    const auto status = ReadWholeFile(target.ProcPath(absl::StrCat("task/", tid, "/status")));
+    const auto shares = SharesFilesAndDirectories(target, tid);
+    if (!status.ok() || !shares.ok()) continue;  // It has ended.
+    for (const char* name : {"Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd",
+                             "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters"}) {
+      if (StatusField(*status, name) == StatusField(leader_status_text, name)) continue;
+      found->push_back(absl::StrCat("thread ", tid, " differs from the others in ", name));
+    }
+    if (!*shares) {
+      found->push_back(absl::StrCat("thread ", tid,
+                                    " has descriptors or a working directory of its own"));
+    }
   }
   return absl::OkStatus();
 }

@@ -22,6 +22,11 @@ absl::Status FindLastingUnsupported(const ProcessHandle& target, const ProcessFa
                                     absl::string_view status_text, pb::Image* image,
                                     std::vector<std::string>* found);
 
+// Threads that differ from the leader in what the image holds once for the process: credentials,
+// seccomp filters, descriptor table, working directory.
+absl::Status FindThreadsApart(const ProcessHandle& target, absl::string_view leader_status_text,
+                              std::vector<std::string>* found);
+
 // What it may have at one moment and not at the next: children, POSIX timers, SCHED_DEADLINE.
 absl::Status FindMomentaryUnsupported(const ProcessHandle& target, const FrozenState& state,
                                       std::vector<std::string>* found);

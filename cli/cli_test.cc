@@ -389,8 +389,8 @@ TEST_F(CliTest, RunThatCannotBeTrackedDoesNotRun) {
   ASSERT_EQ(Ckpt({"start", "--job", "web", absl::StrCat(target.pid())}).status, 0);
   ExpectRefused(Ckpt({"run", "--job", "web", "--", "touch", folder_ + "/ran"}), kExitNotTracked,
                 "web");
-  ExpectRefused(Ckpt({"run", "--tracker", "magic", "--", "touch", folder_ + "/ran"}),
-                kExitNotTracked, "magic");
+  ExpectRefused(Ckpt({"run", "--tracker", "magic", "--", "touch", folder_ + "/ran"}), kExitUsage,
+                "magic");
   EXPECT_FALSE(fs::exists(folder_ + "/ran"));
 }
 

@@ -83,6 +83,7 @@ absl::Status TrackAgain(const std::string& store, const pb::EpochRecord& record,
 
 absl::StatusOr<RestoreOptions> OptionsFor(const RestoreArgs& args) {
   RestoreOptions options;
+  options.outlives_caller = args.detach;
   if (!args.track) return options;
   std::string why;
   INCR_ASSIGN_OR_RETURN(const std::string tracker, ChooseTracker(args.tracking.tracker, &why));

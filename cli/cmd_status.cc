@@ -1,5 +1,7 @@
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
@@ -52,16 +54,25 @@ std::string FormatStatus(const pb::StatusReply& reply) {
 constexpr int64_t kMakingPatienceUs = 500'000;
 constexpr useconds_t kMakingPauseUs = 20'000;
 
-// Absent or empty: a first `start` would make a store of it.
-bool IsUnborn(const std::string& store) {
+// Absent, or an empty directory: a first `start` would make a store of it.
+absl::StatusOr<bool> IsUnborn(const std::string& store) {
+  struct stat found;
+  if (::lstat(store.c_str(), &found) != 0) {
+    if (errno == ENOENT) return true;
+    return ErrnoStatus(store);
+  }
+  if (!S_ISDIR(found.st_mode)) return false;
   std::error_code error;
-  return !std::filesystem::exists(store, error) || std::filesystem::is_empty(store, error);
+  const bool empty = std::filesystem::is_empty(store, error);
+  if (error) return ErrnoStatus(error.value(), store);
+  return empty;
 }
 
 absl::StatusOr<pb::StatusReply> StatusOnce(const std::string& store) {
   pb::StatusReply idle;
   idle.set_store(CleanText(store));
-  if (IsUnborn(store)) return idle;
+  INCR_ASSIGN_OR_RETURN(const bool unborn, IsUnborn(store));
+  if (unborn) return idle;
   INCR_ASSIGN_OR_RETURN(DaemonClient client, ClientOf(store));
   absl::StatusOr<pb::StatusReply> reply = client.Status();
   // Nobody there, or it was killed while it answered: no daemon runs.

@@ -128,7 +128,14 @@ class Parser {
     return app_.get_formatter()->make_help(&app_, "incr-ckpt", CLI::AppFormatMode::Normal);
   }
 
-  static bool IsInterval(double seconds) { return std::isfinite(seconds) && seconds >= 0; }
+  // Below a millisecond is no interval; the daemon refuses more than three years.
+  static bool IsInterval(double seconds) {
+    return seconds == 0 || (std::isfinite(seconds) && seconds >= 1e-3 && seconds <= 1e8);
+  }
+
+  static bool IsTracker(const std::string& name) {
+    return name.empty() || name == "uffd-wp-async" || name == "compare";
+  }
 
   CommandArgs Result() {
     const std::string verb = Verb();
@@ -137,7 +144,12 @@ class Parser {
                                    : verb == "restore" ? &restore_.tracking
                                                        : nullptr;
     if (tracking != nullptr && !IsInterval(tracking->interval_s)) {
-      return UsageError("--interval must be 0 or seconds", verb);
+      return UsageError("--interval must be 0 (only on request), or seconds from 0.001 to 1e8", verb);
+    }
+    if (tracking != nullptr && !IsTracker(tracking->tracker)) {
+      return UsageError(absl::StrCat("--tracker ", tracking->tracker,
+                                     ": there are uffd-wp-async and compare"),
+                        verb);
     }
     for (const std::string* job : {&start_.tracking.job, &run_.tracking.job, &list_.job,
                                    &show_.job, &restore_.job}) {

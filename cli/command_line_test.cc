@@ -53,6 +53,9 @@ TEST(CommandLineTest, Start) {
   UsageErrorOf({"start", "--interval=-1", "71"});
   UsageErrorOf({"start", "--interval", "nan", "71"});
   UsageErrorOf({"start", "--interval", "inf", "71"});
+  UsageErrorOf({"start", "--interval", "1e9", "71"});
+  UsageErrorOf({"start", "--interval", "1e-7", "71"});
+  UsageErrorOf({"start", "--tracker", "magic", "71"});
   UsageErrorOf({"start", "--job", "a/b", "71"});
 }
 

@@ -27,6 +27,7 @@ inline int ExitStatusFor(const absl::Status& status) {
     case absl::StatusCode::kAlreadyExists:
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnimplemented:  // a resource that is not supported
       return kExitRefused;
     default:
       return kExitFailed;

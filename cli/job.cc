@@ -36,6 +36,12 @@ pb::EpochReply ReplyOf(const EpochResult& result, const std::string& job) {
   return reply;
 }
 
+// To a client these two say "no daemon" and "the daemon went away", and it would ask again.
+absl::Status OfSession(const absl::Status& status) {
+  const bool says_other = absl::IsUnavailable(status) || absl::IsAborted(status);
+  return says_other ? absl::InternalError(status.message()) : status;
+}
+
 }  // namespace
 
 Job::Job(Settings settings)
@@ -98,7 +104,7 @@ absl::StatusOr<pb::EpochReply> Job::TakeEpochNow() {
 
 bool Job::target_exited() {
   absl::MutexLock lock(&mutex_);
-  return ended_ || (pidfd_.ok() && IsReadable(pidfd_.get()));
+  return ended_ || ending_ || (pidfd_.ok() && IsReadable(pidfd_.get()));
 }
 
 pb::JobStatus Job::Status() {
@@ -118,6 +124,8 @@ void Job::Run() {
   if (reason.ok()) reason = TrackUntilEnd(*session);
   {
     absl::MutexLock lock(&mutex_);
+    // A stop that was asked for is no exit: its name and process are free only when all is done.
+    ending_ = !reason.ok() && !stop_;
     pidfd_.reset();
   }
   session.reset();
@@ -126,7 +134,7 @@ void Job::Run() {
 
 absl::Status Job::OpenAndTakeFirst(std::unique_ptr<CheckpointSession>* session) {
   auto opened = settings_.open();
-  INCR_RETURN_IF_ERROR(opened.status());
+  INCR_RETURN_IF_ERROR(OfSession(opened.status()));
   *session = *std::move(opened);
   {
     absl::MutexLock lock(&mutex_);
@@ -201,7 +209,7 @@ absl::StatusOr<pb::EpochReply> Job::TakeEpoch(CheckpointSession& session) {
   if (result.ok()) {
     reply = ReplyOf(*result, settings_.name);
   } else {
-    reply = result.status();
+    reply = OfSession(result.status());
   }
 
   absl::MutexLock lock(&mutex_);

@@ -90,6 +90,7 @@ class Job {
   int64_t state_since_us_ ABSL_GUARDED_BY(mutex_) = 0;
   ScopedFd pidfd_ ABSL_GUARDED_BY(mutex_);
   bool tracking_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;  // its session is being taken down
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status end_reason_ ABSL_GUARDED_BY(mutex_);

@@ -46,7 +46,8 @@ absl::StatusOr<pb::EpochReply> JobTable::Start(const pb::StartRequest& request) 
   settings.command = command;
   settings.interval_s = request.interval_s();
   settings.open = [this, pid, options = TrackingOptions{settings.name, request.tracker(),
-                                                        request.allow_unsupported()}] {
+                                                        request.allow_unsupported(),
+                                                        request.launched()}] {
     return factory_->Start(pid, options);
   };
   return Launch(std::move(settings));

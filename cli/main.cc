@@ -1,4 +1,5 @@
 // incr-ckpt: the commands, and the two lives that the binary leads besides (daemon, agent).
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -105,6 +106,13 @@ int CommandMain(const std::vector<std::string>& arguments) {
 }  // namespace incr
 
 int main(int argc, char** argv) {
+  // A caller may have closed some of 0 to 2: what we open next (a store's lock, say) must not
+  // become somebody's stderr.
+  for (int null = 0; null <= 2;) {
+    null = ::open("/dev/null", O_RDWR);
+    if (null < 0) break;
+    if (null > 2) ::close(null);
+  }
   const std::vector<std::string> arguments(argv + (argc > 0 ? 1 : 0), argv + argc);
   int fd = -1;
   if (arguments.size() == 3 && arguments[0] == "internal-daemon" &&

@@ -1,5 +1,6 @@
 #include "cli/real_sessions.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <utility>
@@ -47,6 +48,31 @@ class AdoptedSession : public CheckpointSession {
   bool released_ = false;
 };
 
+// `run` has it wait before its first instruction. We let it go and not `run`, which may have been
+// killed meanwhile: it would wait for ever.
+class LaunchedSession : public CheckpointSession {
+ public:
+  LaunchedSession(std::unique_ptr<CheckpointSession> session, ProcessHandle process)
+      : session_(std::move(session)), process_(std::move(process)) {}
+
+  absl::StatusOr<EpochResult> TakeEpoch() override {
+    absl::StatusOr<EpochResult> result = session_->TakeEpoch();
+    if (result.ok() && !released_) {
+      released_ = true;
+      (void)process_.SendSignal(SIGCONT);  // It may have been killed.
+    }
+    return result;
+  }
+  bool target_alive() const override { return session_->target_alive(); }
+  int target_pidfd() const override { return session_->target_pidfd(); }
+  std::string tracker_name() const override { return session_->tracker_name(); }
+
+ private:
+  const std::unique_ptr<CheckpointSession> session_;
+  const ProcessHandle process_;
+  bool released_ = false;
+};
+
 class RealSessions : public SessionFactory {
  public:
   RealSessions(Store* store, std::vector<std::string> agent_command)
@@ -70,7 +96,11 @@ class RealSessions : public SessionFactory {
 
   absl::StatusOr<std::unique_ptr<CheckpointSession>> Start(
       pid_t pid, const TrackingOptions& options) override {
-    return CheckpointSession::Start(store_, pid, ToSessionOptions(options));
+    INCR_ASSIGN_OR_RETURN(ProcessHandle process, ProcessHandle::Open(pid));
+    INCR_ASSIGN_OR_RETURN(std::unique_ptr<CheckpointSession> session,
+                          CheckpointSession::Start(store_, pid, ToSessionOptions(options)));
+    if (!options.launched) return session;
+    return std::make_unique<LaunchedSession>(std::move(session), std::move(process));
   }
 
   absl::StatusOr<std::unique_ptr<CheckpointSession>> Adopt(

@@ -29,6 +29,8 @@ constexpr int kReadyFd = 3;
 // waits for the end of a pipe would wait for the daemon) or directory (it could not be
 // unmounted).
 void BecomeClean(int pipe) {
+  // Out of the way: where a caller has closed 0 to 2, the pipe may be one of them.
+  pipe = ::fcntl(pipe, F_DUPFD, kReadyFd + 1);
   const int null = ::open("/dev/null", O_RDWR);
   ::dup2(null, STDIN_FILENO);
   ::dup2(null, STDOUT_FILENO);

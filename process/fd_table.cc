@@ -174,6 +174,15 @@ absl::StatusOr<int> CompareOpenFiles(const ProcessHandle& process, int fd_a, int
   return order == 0 ? 0 : order == 1 ? -1 : 1;
 }
 
+absl::StatusOr<bool> SharesFilesAndDirectories(const ProcessHandle& process, pid_t tid) {
+  for (const int type : {KCMP_FILES, KCMP_FS}) {
+    const long order = ::syscall(SYS_kcmp, process.pid(), tid, type, 0, 0);
+    if (order < 0) return ErrnoStatus(absl::StrCat("kcmp(", process.pid(), ", ", tid, ")"));
+    if (order != 0) return false;
+  }
+  return true;
+}
+
 absl::StatusOr<bool> SameOpenFile(const ProcessHandle& process, int fd_a, int fd_b) {
   INCR_ASSIGN_OR_RETURN(int order, CompareOpenFiles(process, fd_a, fd_b));
   return order == 0;

@@ -29,6 +29,10 @@ struct FdEntry {
 // By number. Best read while frozen; an fd that closes meanwhile is left out.
 absl::StatusOr<std::vector<FdEntry>> ReadFdTable(const ProcessHandle& process);
 
+// kcmp(KCMP_FILES, KCMP_FS): does the thread use its process's descriptors, working directory and
+// umask? (unshare(2) can part it from them.)
+absl::StatusOr<bool> SharesFilesAndDirectories(const ProcessHandle& process, pid_t tid);
+
 // kcmp(KCMP_FILE): do both descriptors of the process share an open file description?
 absl::StatusOr<bool> SameOpenFile(const ProcessHandle& process, int fd_a, int fd_b);
 

@@ -1,6 +1,5 @@
 #include "process/freezer.h"
 
-#include <dirent.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -29,21 +28,6 @@ constexpr int64_t kSliceUs = 20'000;
 constexpr int64_t kLeaderPatienceUs = 500'000;
 constexpr int64_t kRefusalPatienceUs = 100'000;
 constexpr int64_t kDetachPatienceUs = 1'000'000;
-
-// In task order, which is by age; none if the process is gone.
-absl::StatusOr<std::vector<pid_t>> ListThreads(const ProcessHandle& process) {
-  const std::string path = process.ProcPath("task");
-  std::vector<pid_t> tids;
-  std::unique_ptr<DIR, int (*)(DIR*)> tasks(opendir(path.c_str()), closedir);
-  if (tasks == nullptr) {
-    if (errno == ENOENT) return tids;
-    return ErrnoStatus(absl::StrCat("opendir(", path, ")"));
-  }
-  while (const dirent* entry = readdir(tasks.get())) {
-    if (entry->d_name[0] != '.') tids.push_back(std::atoi(entry->d_name));
-  }
-  return tids;
-}
 
 // 'R', 'S', 'Z'...; '?' once the thread is gone.
 char StateOf(const ProcessHandle& process, pid_t tid) {

@@ -240,15 +240,23 @@ absl::Status CheckTrackable(const ProcessHandle& process) {
   return CheckSixtyFourBit(process);
 }
 
-absl::StatusOr<std::vector<pid_t>> ListChildren(const ProcessHandle& process) {
+absl::StatusOr<std::vector<pid_t>> ListThreads(const ProcessHandle& process) {
   const std::string path = process.ProcPath("task");
-  std::unique_ptr<DIR, int (*)(DIR*)> tasks(opendir(path.c_str()), closedir);
-  if (tasks == nullptr) return ErrnoStatus(absl::StrCat("opendir(", path, ")"));
   std::vector<pid_t> tids;
+  std::unique_ptr<DIR, int (*)(DIR*)> tasks(opendir(path.c_str()), closedir);
+  if (tasks == nullptr) {
+    if (errno == ENOENT) return tids;
+    return ErrnoStatus(absl::StrCat("opendir(", path, ")"));
+  }
   while (const dirent* entry = readdir(tasks.get())) {
     pid_t tid = 0;
     if (absl::SimpleAtoi(entry->d_name, &tid)) tids.push_back(tid);
   }
+  return tids;
+}
+
+absl::StatusOr<std::vector<pid_t>> ListChildren(const ProcessHandle& process) {
+  INCR_ASSIGN_OR_RETURN(const std::vector<pid_t> tids, ListThreads(process));
   return ListChildren(process, tids);
 }
 

@@ -73,6 +73,9 @@ struct ProcessFacts {
 };
 absl::StatusOr<ProcessFacts> ReadProcessFacts(const ProcessHandle& process);
 
+// Ids of its threads now, in task order, which is by age; none if it is gone.
+absl::StatusOr<std::vector<pid_t>> ListThreads(const ProcessHandle& process);
+
 // Pids of live children of any thread, or of the threads `tids` (/proc/<pid>/task/<tid>/children).
 absl::StatusOr<std::vector<pid_t>> ListChildren(const ProcessHandle& process);
 absl::StatusOr<std::vector<pid_t>> ListChildren(const ProcessHandle& process,

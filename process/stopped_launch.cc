@@ -108,6 +108,11 @@ absl::Status StoppedLaunch::LetBeTraced() {
   return absl::AbortedError("the command was killed before it began");
 }
 
-void StoppedLaunch::Release() { ::kill(std::exchange(pid_, 0), SIGCONT); }
+void StoppedLaunch::Release() {
+  const pid_t pid = std::exchange(pid_, 0);
+  siginfo_t info{};
+  const bool running = ::waitid(P_PID, pid, &info, WCONTINUED | WNOHANG) == 0 && info.si_pid == pid;
+  if (!running) ::kill(pid, SIGCONT);
+}
 
 }  // namespace incr

@@ -33,10 +33,12 @@ class StoppedLaunch {
 
   pid_t pid() const { return pid_; }
 
-  // From here on another tracer can seize it. If we die, it stays stopped.
+  // From here on another tracer can seize it. If we die, it stays stopped until somebody sends it
+  // SIGCONT.
   absl::Status LetBeTraced();
 
-  // It runs, an ordinary child of ours, to be waited for by the caller. REQUIRES: LetBeTraced().
+  // It runs, an ordinary child of ours, to be waited for by the caller. Sends no second SIGCONT to
+  // one that has been let go already: the program would see it. REQUIRES: LetBeTraced().
   void Release();
 
  private:

@@ -14,6 +14,7 @@
 #include "base/scoped_fd.h"
 #include "proto/image.pb.h"
 #include "restore/prepared_files.h"
+#include "restore/socket_files.h"
 
 namespace incr {
 
@@ -39,6 +40,9 @@ class FileBuilder {
   absl::Status RefuseErrno(const pb::OpenFile& file, absl::string_view operation) const;
   // kInvalidArgument: no process could have had this.
   absl::Status Malformed(const pb::OpenFile& file, absl::string_view why) const;
+
+  // What BindAddress makes in the file system.
+  SocketFiles& socket_files() { return prepared_->socket_files; }
 
   int cwd() const { return prepared_->cwd.get(); }  // -1: none
 

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <map>
 #include <string>
 
 #include "restore/round_trip.h"
@@ -39,6 +41,47 @@ TEST(FileRoundTrip, EveryKindOfDescriptorSurvivesARestoreOfARestore) {
   trip.Signal(SIGTERM);
   EXPECT_EQ(trip.WaitForExit(), 0) << trip.output();
   EXPECT_NE(trip.output().find("\ndone\n"), std::string::npos) << trip.output();
+}
+
+// Its relative socket file is made before the steps that fail here.
+TEST(FileRoundTrip, ARestoreThatFailsOrIsGivenUpLeavesTheStaleSocketFile) {
+  RoundTrip trip;
+  const std::string directory = trip.directory() + "/work";
+  ASSERT_EQ(::mkdir(directory.c_str(), 0755), 0);
+  ASSERT_OK(trip.Start({"fil_everything", directory}));
+  ASSERT_OK(trip.WaitForLine("tick"));
+  auto epoch = trip.Checkpoint();
+  ASSERT_OK(epoch.status());
+  trip.Kill();
+  const auto look = [&] {
+    std::map<std::string, ino_t> found;
+    for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+      struct stat status{};
+      ::lstat(entry.path().c_str(), &status);
+      if (S_ISSOCK(status.st_mode)) found[entry.path().filename()] = status.st_ino;
+    }
+    return found;
+  };
+  const auto before = look();
+  ASSERT_EQ(before.size(), 1u);
+  trip.store().SpoilPage(3);
+  ASSERT_FALSE(trip.RestoreStopped(*epoch).ok());
+  EXPECT_EQ(look(), before);
+  trip.store().SpoilPage(-1);
+  {
+    auto restored = trip.RestoreStopped(*epoch);
+    ASSERT_OK(restored.status());
+    EXPECT_NE(look(), before);
+  }
+  EXPECT_EQ(look(), before);
+  ::unlink((directory + "/socket").c_str());
+  ASSERT_OK(trip.RestoreStopped(*epoch).status());
+  EXPECT_TRUE(look().empty());
+  ASSERT_OK(trip.Restore(*epoch));
+  ASSERT_OK(trip.WaitForLine("tick"));
+  EXPECT_EQ(look().size(), 1u);
+  trip.Signal(SIGTERM);
+  EXPECT_EQ(trip.WaitForExit(), 0) << trip.output();
 }
 
 // What the server on 127.0.0.1:`port` answers to a line; "" if nobody does.

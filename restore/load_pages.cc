@@ -176,6 +176,12 @@ absl::Status LoadPrivatePages(const StoreReader& store, const RestorePlan& plan,
   });
 }
 
+absl::Status VerifyFilePages(const StoreReader& store, const RestorePlan& plan) {
+  if (plan.file_pages.size() == 0) return absl::OkStatus();
+  return store.ReadPages(plan.file_pages.ids,
+                         [](size_t, const uint8_t*) { return absl::OkStatus(); });
+}
+
 absl::Status WriteBackFilePages(const StoreReader& store, const RestorePlan& plan,
                                 const OpenSources& sources) {
   for (const PlannedHole& hole : plan.file_holes) {

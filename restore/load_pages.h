@@ -18,8 +18,12 @@ namespace incr {
 absl::Status LoadPrivatePages(const StoreReader& store, const RestorePlan& plan,
                               const RemoteMemory& memory, const OpenSources& sources);
 
-// Pages of shared writable files: written where the file differs; holes of the epoch are emptied. The only step of a restore
-// that changes something outside of the new process, therefore the last one.
+// Reads the pages of shared writable files for their hashes' sake alone. kDataLoss: one failed.
+absl::Status VerifyFilePages(const StoreReader& store, const RestorePlan& plan);
+
+// Pages of shared writable files: written where the file differs; holes of the epoch are
+// emptied. It cannot be undone: the last step, when nothing else can fail any more.
+// REQUIRES: VerifyFilePages was OK, else a damaged page is met with half of the file written.
 absl::Status WriteBackFilePages(const StoreReader& store, const RestorePlan& plan,
                                 const OpenSources& sources);
 

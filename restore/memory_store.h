@@ -32,6 +32,8 @@ class MemoryStore : public StoreReader {
   Epoch& epoch(uint64_t number) { return epochs_[number - 1]; }
   // The next ReadPages finds the `index`th page of its list damaged.
   void SpoilPage(size_t index) { spoiled_ = static_cast<int64_t>(index); }
+  // The page of this number is damaged in every epoch.
+  void DamagePage(uint64_t page) { damaged_ = page; }
 
   std::vector<std::string> ListJobs() const override { return {"job"}; }
   absl::StatusOr<std::vector<pb::EpochRecord>> ListEpochs(absl::string_view) const override {
@@ -60,6 +62,9 @@ class MemoryStore : public StoreReader {
     static const std::string zero(kPageSize, '\0');
     for (size_t i = 0; i < ids.size(); ++i) {
       if (spoiled_ == static_cast<int64_t>(i)) return absl::DataLossError("page of a wrong hash");
+      if (!ids[i].is_zero_page() && ids[i].low == damaged_) {
+        return absl::DataLossError("damaged page of a wrong hash");
+      }
       const std::string& bytes =
           ids[i].is_zero_page() ? zero : epochs_[ids[i].high - 1].pages.at(ids[i].low);
       INCR_RETURN_IF_ERROR(sink(i, reinterpret_cast<const uint8_t*>(bytes.data())));
@@ -70,6 +75,7 @@ class MemoryStore : public StoreReader {
  private:
   std::vector<Epoch> epochs_;
   int64_t spoiled_ = -1;
+  uint64_t damaged_ = UINT64_MAX;
 };
 
 }  // namespace incr

@@ -160,12 +160,16 @@ absl::Status OpenAll(const pb::Image& image, FileBuilder& builder) {
 
 }  // namespace
 
-absl::StatusOr<PreparedFiles> PrepareFiles(const pb::Image& image, const pb::Process& process) {
+absl::StatusOr<int> ReserveDescriptors(const pb::Image& image, const pb::Process& process) {
   INCR_RETURN_IF_ERROR(CheckReferences(image, process));
   INCR_ASSIGN_OR_RETURN(FdNeeds needs, CountFds(image, process));
   INCR_RETURN_IF_ERROR(RaiseFdLimit(needs));
+  return needs.first_free;
+}
+
+absl::StatusOr<PreparedFiles> PrepareFiles(const pb::Image& image, const pb::Process& process) {
   PreparedFiles files;
-  files.first_free = needs.first_free;
+  INCR_ASSIGN_OR_RETURN(files.first_free, ReserveDescriptors(image, process));
   INCR_RETURN_IF_ERROR(OpenWorkingDirectory(process, &files));
   FileBuilder builder(process, &files);
   INCR_RETURN_IF_ERROR(OpenAll(image, builder));

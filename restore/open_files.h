@@ -6,6 +6,9 @@
 //
 //   PrepareFiles -> fork -> InstallFiles in the child -> ... -> FinishFiles -> run
 //
+// Socket files that PrepareFiles made go with PreparedFiles.socket_files unless kept; those
+// that were there come back.
+//
 // PreparedFiles is closed before the program runs, or the ends of pipes that it holds keep
 // the program from ever seeing an end of file.
 //
@@ -24,8 +27,12 @@
 
 namespace incr {
 
+// The number from which on none is a descriptor of the image; raises this process's soft
+// RLIMIT_NOFILE if they need it.
+absl::StatusOr<int> ReserveDescriptors(const pb::Image& image, const pb::Process& process);
+
 // kFailedPrecondition names the file that is missing or another one, or the address in use.
-// Raises this process's soft RLIMIT_NOFILE if the image's numbers need it.
+// Calls ReserveDescriptors. Changes the file system, so what may fail without it comes before.
 absl::StatusOr<PreparedFiles> PrepareFiles(const pb::Image& image, const pb::Process& process);
 
 // In the child (stopped, driven through `syscalls`, fork of this process): dup3 each descriptor

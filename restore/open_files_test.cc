@@ -23,6 +23,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -104,6 +106,7 @@ class OpenFilesTest : public ::testing::Test {
     ForkedTarget child = ForkedTarget::Inheriting(std::move(check));
     const absl::Status installed = InstallInto(child, image_, *files);
     if (!installed.ok()) return std::string(installed.message());
+    files->socket_files.Keep();
     *files = PreparedFiles();  // as RestoreEpoch does before the program runs
     return child.Finish();
   }
@@ -729,6 +732,64 @@ TEST_F(OpenFilesTest, ALiveUnixListenerIsNotReplaced) {
   ::unlink(Path("s").c_str());
   ::close(CreateFile(Path("s")));
   EXPECT_THAT(std::string(Prepare().message()), HasSubstr("not a socket"));
+}
+
+// The socket files in the folder, and their inodes.
+std::map<std::string, ino_t> FilesIn(const std::string& directory) {
+  std::map<std::string, ino_t> found;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    struct stat status{};
+    ::lstat(entry.path().c_str(), &status);
+    found[entry.path().filename()] = status.st_ino;
+  }
+  return found;
+}
+
+TEST_F(OpenFilesTest, ARestoreThatFailsLeavesSocketFilesAsTheyWere) {
+  CaptureAndKill([&] {
+    (void)!::chdir(directory_.c_str());
+    int fd = 10;
+    for (const std::string& name : {Path("stale"), Path("gone"), std::string("stale-too"),
+                                    std::string("gone-too"), Path("taken")}) {
+      MoveFd(::socket(AF_UNIX, SOCK_STREAM, 0), fd);
+      BindUnix(fd, name);
+      ::listen(fd++, 9);
+    }
+  });
+  ::unlink(Path("gone").c_str());
+  ::unlink(Path("gone-too").c_str());
+  ::unlink(Path("taken").c_str());
+  ASSERT_EQ(::mkdir(Path("taken").c_str(), 0700), 0);
+  const auto before = FilesIn(directory_);
+  ASSERT_EQ(before.size(), 3u);
+  EXPECT_THAT(std::string(Prepare().message()), HasSubstr("taken"));
+  EXPECT_EQ(FilesIn(directory_), before);
+
+  ::rmdir(Path("taken").c_str());
+  {
+    auto files = PrepareFiles(image_, image_.processes(0));
+    ASSERT_TRUE(files.ok()) << files.status();
+    PreparedFiles moved = *std::move(files);
+    EXPECT_TRUE(FilesIn(directory_).count("gone-too"));
+    // Not ours any more, so not ours to remove.
+    ::unlink(Path("gone").c_str());
+    ::close(CreateFile(Path("gone")));
+  }
+  auto after = FilesIn(directory_);
+  EXPECT_EQ(after.erase("gone"), 1u);
+  EXPECT_EQ(after.size(), 2u);
+  EXPECT_EQ(after["stale"], before.at("stale"));
+  EXPECT_EQ(after["stale-too"], before.at("stale-too"));
+
+  ::unlink(Path("gone").c_str());
+  {
+    auto files = PrepareFiles(image_, image_.processes(0));
+    ASSERT_TRUE(files.ok()) << files.status();
+    files->socket_files.Keep();
+  }
+  after = FilesIn(directory_);
+  EXPECT_EQ(after.size(), 5u);  // nothing that was set aside
+  EXPECT_NE(after["stale"], before.at("stale"));
 }
 
 TEST_F(OpenFilesTest, EstablishedTcpComesBackAsReset) {

@@ -49,7 +49,7 @@ absl::Status ApplyOptions(const FileBuilder& builder, const pb::OpenFile& file, 
 
 // Binds a TCP socket although connections of its last life may rest in TIME_WAIT; a
 // port that somebody listens on is refused all the same.
-absl::Status BindStream(const FileBuilder& builder, const pb::OpenFile& file, int fd) {
+absl::Status BindStream(FileBuilder& builder, const pb::OpenFile& file, int fd) {
   INCR_RETURN_IF_ERROR(ApplyOptions(builder, file, fd));
   if (file.socket().family() != AF_UNIX) {
     const int on = 1;

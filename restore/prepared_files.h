@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/scoped_fd.h"
+#include "restore/socket_files.h"
 
 namespace incr {
 
@@ -16,6 +17,9 @@ struct PreparedFiles {
   std::vector<ScopedFd> helpers;  // peers that must stay open until installed
   ScopedFd cwd, root;             // root: not set, every root so far is "/"
   int first_free = 0;  // greater than every descriptor number of the image
+  // Taken out before the program runs, or the files that its sockets serve are gone. Last, so
+  // that it goes first: as long as a socket lives, no other file gets its inode.
+  SocketFiles socket_files;
 };
 
 }  // namespace incr

@@ -21,6 +21,7 @@
 #include "restore/load_pages.h"
 #include "restore/open_files.h"
 #include "restore/plan.h"
+#include "restore/socket_files.h"
 #include "restore/sources.h"
 #include "restore/workbench.h"
 
@@ -48,11 +49,13 @@ class RaisedDescriptorLimit {
 
 class RestoredProcessImpl : public RestoredProcess {
  public:
-  RestoredProcessImpl(StoppedChild child, pb::Image image, ScopedFd uffd)
+  RestoredProcessImpl(StoppedChild child, pb::Image image, ScopedFd uffd,
+                      SocketFiles socket_files)
       : child_(std::move(child)),
         pid_(child_.pid()),
         image_(std::move(image)),
-        uffd_(std::move(uffd)) {}
+        uffd_(std::move(uffd)),
+        socket_files_(std::move(socket_files)) {}
 
   pid_t pid() const override { return pid_; }
   const pb::Image& image() const override { return image_; }
@@ -65,7 +68,9 @@ class RestoredProcessImpl : public RestoredProcess {
       memcpy(&signal, info.data(), sizeof signal);
       if (signal == SIGSTOP) INCR_RETURN_IF_ERROR(child_.process().SendSignal(SIGSTOP));
     }
-    return child_.Release();
+    INCR_RETURN_IF_ERROR(child_.Release());
+    socket_files_.Keep();
+    return absl::OkStatus();
   }
 
  private:
@@ -73,6 +78,7 @@ class RestoredProcessImpl : public RestoredProcess {
   const pid_t pid_;
   pb::Image image_;
   ScopedFd uffd_;
+  SocketFiles socket_files_;
 };
 
 // One restore, step by step. Members in the order in which they come to be.
@@ -88,6 +94,7 @@ class Restore {
 
  private:
   absl::Status Prepare();
+  void LeaveOutParentDeathSignals();
   absl::Status Build();
   absl::Status CheckXstateSize() const;
   absl::Status BuildMemory(Workbench& bench);
@@ -109,14 +116,26 @@ absl::Status Restore::Prepare() {
   INCR_RETURN_IF_ERROR(CheckMachine(image_.machine(), process_));
   INCR_RETURN_IF_ERROR(CheckUser(process_));
   INCR_RETURN_IF_ERROR(CheckIdsFree(process_));
+  INCR_ASSIGN_OR_RETURN(const int first_free, ReserveDescriptors(image_, process_));
+  INCR_ASSIGN_OR_RETURN(sources_, OpenPlanSources(plan_, process_.exe(), first_free));
   INCR_ASSIGN_OR_RETURN(PreparedFiles files, PrepareFiles(image_, process_));
   files_.emplace(std::move(files));
-  INCR_ASSIGN_OR_RETURN(sources_, OpenPlanSources(plan_, process_.exe(), files_->first_free));
   if (plan_.pages_without_mapping > 0) {
     image_.add_warnings(absl::StrCat(plan_.pages_without_mapping,
                                      " pages of the epoch belong to no mapping and are left out"));
   }
   return absl::OkStatus();
+}
+
+void Restore::LeaveOutParentDeathSignals() {
+  for (pb::Thread& thread : *image_.mutable_processes(0)->mutable_threads()) {
+    if (thread.parent_death_signal() == 0) continue;
+    image_.add_warnings(absl::StrCat(
+        "thread ", thread.tid(), " had asked for signal ", thread.parent_death_signal(),
+        " at its parent's death (PR_SET_PDEATHSIG); its new parent ends at once, so this is "
+        "not restored"));
+    thread.set_parent_death_signal(0);
+  }
 }
 
 std::vector<int> Restore::InheritedDescriptors() const {
@@ -143,6 +162,7 @@ absl::Status Restore::BuildMemory(Workbench& bench) {
   INCR_RETURN_IF_ERROR(Annotate(MapAll(bench, plan_, sources_), "mapping"));
   INCR_RETURN_IF_ERROR(
       Annotate(LoadPrivatePages(store_, plan_, bench.memory(), sources_), "loading pages"));
+  INCR_RETURN_IF_ERROR(Annotate(VerifyFilePages(store_, plan_), "shared files"));
   INCR_RETURN_IF_ERROR(Annotate(FinishMappings(bench, plan_, &image_), "protecting"));
   return Annotate(SetLayout(bench, process_.layout(), sources_.exe.get()), "memory layout");
 }
@@ -154,8 +174,7 @@ absl::Status Restore::BuildThreads(Workbench& bench) {
   return RestoreThread(bench, bench.leader(), process_.threads(0), &image_);
 }
 
-// What must come last: descriptors that only we needed, timers, limits; and the files that
-// outlive us, when nothing else can fail any more.
+// What must come last in the child: descriptors that only we needed, timers, limits.
 absl::Status Restore::Finish(Workbench& bench) {
   for (int fd : InheritedDescriptors()) {
     INCR_RETURN_IF_ERROR(bench.leader().Call("close", SYS_close, fd).status());
@@ -165,7 +184,7 @@ absl::Status Restore::Finish(Workbench& bench) {
   INCR_RETURN_IF_ERROR(RestorePendingAndTimers(bench, process_));
   INCR_RETURN_IF_ERROR(RestoreLimits(process_, &image_));
   RestoreScheduling(process_, &image_);
-  return Annotate(WriteBackFilePages(store_, plan_, sources_), "shared files");
+  return absl::OkStatus();
 }
 
 absl::Status Restore::Build() {
@@ -188,6 +207,7 @@ absl::Status Restore::Build() {
 }
 
 absl::StatusOr<std::unique_ptr<RestoredProcess>> Restore::Run(const RestoreOptions& options) {
+  if (options.outlives_caller) LeaveOutParentDeathSignals();
   INCR_RETURN_IF_ERROR(Prepare());
   INCR_ASSIGN_OR_RETURN(StoppedChild child,
                         StoppedChild::Clone(static_cast<pid_t>(process_.pid())));
@@ -197,8 +217,11 @@ absl::StatusOr<std::unique_ptr<RestoredProcess>> Restore::Run(const RestoreOptio
   if (options.uffd_features != 0) {
     INCR_ASSIGN_OR_RETURN(uffd, child_->CreateUserfaultfd(options.uffd_features));
   }
+  // These files outlive us: only now, when nothing else can fail; and not later, since a tracker
+  // that takes the process over compares what they hold.
+  INCR_RETURN_IF_ERROR(Annotate(WriteBackFilePages(store_, plan_, sources_), "shared files"));
   return std::make_unique<RestoredProcessImpl>(*std::move(child_), std::move(image_),
-                                               std::move(uffd));
+                                               std::move(uffd), std::move(files_->socket_files));
 }
 
 }  // namespace

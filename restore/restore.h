@@ -5,7 +5,9 @@
 //   mm layout, threads, per-thread state -> everything rests stopped, ready to run.
 //
 // Nothing of the restored program has run when RestoreEpoch returns; Release lets it go.
-// On any error the half-built process is killed and nothing else has changed.
+// On any error the half-built process is killed and nothing else has changed, but for the
+// write-back of shared files: it comes last, and only its own failure (disk full) or a caller
+// that does not Release leaves them as they were at the epoch, or partly.
 //
 // Thread safety: none. The calling thread becomes parent and tracer of the new process
 // and must make the later calls too.
@@ -31,11 +33,14 @@ struct RestoreOptions {
   // Features for a userfaultfd created in the new process (0: none), so that it can be tracked
   // from before its first instruction.
   uint64_t uffd_features = 0;
+  // The calling thread ends before the process may: a parent death signal (PR_SET_PDEATHSIG)
+  // would end the process with it, so it is left out, with a warning in the image.
+  bool outlives_caller = false;
 };
 
 class RestoredProcess {
  public:
-  virtual ~RestoredProcess() = default;  // Not released: kills it.
+  virtual ~RestoredProcess() = default;  // Not released: kills it, and its socket files go.
   virtual pid_t pid() const = 0;
   virtual const pb::Image& image() const = 0;
   virtual ScopedFd TakeUserfaultfd() = 0;

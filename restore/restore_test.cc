@@ -372,6 +372,123 @@ TEST_F(RestoreRefuses, ToWriteASharedFileBeforeTheRestIsSure) {
   EXPECT_EQ(*before, *after);
 }
 
+// A shared file that differs from its epoch since: in its first page, in one that was a hole
+// then (it is to be punched), and in its last.
+class RestoreRefusesToWrite : public RestoreRefuses {
+ protected:
+  void SetUp() override {
+    ASSERT_NO_FATAL_FAILURE(RestoreRefuses::SetUp());
+    trip_.Kill();
+    const pb::Image image = Image();
+    for (const pb::Mapping& mapping : image.processes(0).mappings()) {
+      if (mapping.kind() == pb::Mapping::SHARED_FILE && mapping.end() - mapping.start() == kBytes) {
+        first_page_ = mapping.start() / 4096;
+      }
+    }
+    ASSERT_NE(first_page_, 0u);
+    trip_.store().epoch(epoch_).pages.erase(first_page_ + 100);
+    std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
+    for (const size_t at : {size_t{0}, size_t{100} * 4096, kBytes - 1}) {
+      file.seekp(static_cast<std::streamoff>(at));
+      file.write("\1later", at == kBytes - 1 ? 1 : 6);
+    }
+    file.close();
+    before_ = Content();
+    ASSERT_EQ(before_.size(), kBytes);
+  }
+  std::string Content() const { return ReadWholeFile(path_).value_or("unreadable"); }
+
+  static constexpr size_t kBytes = 1 << 20;
+  const std::string path_ = trip_.directory() + "/shared";
+  uint64_t first_page_ = 0;
+  std::string before_;
+};
+
+TEST_F(RestoreRefusesToWrite, ASharedFileOfWhichAPageIsDamaged) {
+  trip_.store().DamagePage(first_page_ + kBytes / 4096 - 1);
+  ExpectRefusal(absl::StatusCode::kDataLoss, "shared files: damaged page");
+  EXPECT_TRUE(Content() == before_);
+  trip_.store().DamagePage(UINT64_MAX);
+  ASSERT_OK(trip_.RestoreStopped(epoch_).status());
+  EXPECT_FALSE(Content() == before_);  // The test is one only if there was something to write.
+}
+
+TEST_F(RestoreRefusesToWrite, ASharedFileWhenTheLastStepBeforeFails) {
+  RestoreOptions options;
+  options.uffd_features = uint64_t{1} << 63;  // that no kernel has
+  EXPECT_FALSE(trip_.RestoreStopped(epoch_, options).ok());
+  EXPECT_TRUE(Content() == before_);
+}
+
+// ---- Its parent ----
+
+class RestoreByOneThatEnds : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_OK(trip_.Start({"rst_threads"}));
+    ASSERT_OK(trip_.WaitForLine("tick"));
+    auto epoch = trip_.Checkpoint();
+    ASSERT_OK(epoch.status());
+    epoch_ = *epoch;
+    pid_ = trip_.pid();
+    trip_.Kill();
+    pb::Image image;
+    ASSERT_TRUE(image.ParseFromString(trip_.store().epoch(epoch_).image));
+    image.mutable_processes(0)->mutable_threads(0)->set_parent_death_signal(SIGUSR2);
+    trip_.store().epoch(epoch_).image = image.SerializeAsString();
+  }
+  // A restorer that ends when the process runs; we, the subreaper, are the next parent. How many
+  // warnings of a parent death signal there were.
+  void Restore(const RestoreOptions& options, int* warnings) {
+    const pid_t restorer = ::fork();
+    if (restorer == 0) {
+      auto restored = trip_.RestoreStopped(epoch_, options);
+      if (!restored.ok()) ::_exit(100);
+      int count = 0;
+      for (const std::string& warning : (*restored)->image().warnings()) {
+        count += warning.find("PR_SET_PDEATHSIG") != std::string::npos;
+      }
+      ::_exit((*restored)->Release().ok() ? count : 101);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(restorer, &status, 0), restorer);
+    ASSERT_TRUE(WIFEXITED(status)) << status;
+    *warnings = WEXITSTATUS(status);
+  }
+
+  RoundTrip trip_;
+  uint64_t epoch_ = 0;
+  pid_t pid_ = 0;
+};
+
+TEST_F(RestoreByOneThatEnds, LeavesOutTheParentDeathSignalAndSaysSo) {
+  RestoreOptions options;
+  options.outlives_caller = true;
+  int warnings = -1;
+  ASSERT_NO_FATAL_FAILURE(Restore(options, &warnings));
+  EXPECT_EQ(warnings, 1);
+  trip_.Adopt(pid_);
+  ASSERT_OK(trip_.WaitForLine("tick"));
+  ASSERT_OK(trip_.WaitForLine("tick"));
+  ExpectDone(trip_, SIGTERM);
+}
+
+TEST_F(RestoreByOneThatEnds, InTheForegroundKeepsTheParentDeathSignal) {
+  int warnings = -1;
+  ASSERT_NO_FATAL_FAILURE(Restore({}, &warnings));
+  EXPECT_EQ(warnings, 0);
+  int status = 0;
+  const int64_t deadline_us = MonotonicMicros() + 10'000'000;
+  while (::waitpid(pid_, &status, WNOHANG) != pid_) {
+    if (MonotonicMicros() > deadline_us) {
+      trip_.Adopt(pid_);  // kills it
+      FAIL() << "it has outlived its parent";
+    }
+    usleep(1000);
+  }
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR2) << status;
+}
+
 TEST_F(RestoreRefuses, DescriptorsOfOursToStayOpenInTheProcess) {
   trip_.Kill();
   ScopedFd ours(::open("/etc/passwd", O_RDONLY));

@@ -125,13 +125,14 @@ absl::StatusOr<uint64_t> RoundTrip::CheckpointOnce(
   MemoryStore::Epoch epoch;
   pb::Image image;
   pb::Process* process = image.add_processes();
+  const int64_t moment_us = WallMicros();
   INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(target));
   INCR_ASSIGN_OR_RETURN(MemoryMap flags, ReadSmaps(target));
   INCR_ASSIGN_OR_RETURN(const LastingState lasting, CaptureLasting(target));
   INCR_RETURN_IF_ERROR(CaptureProcess(target, state, lasting, false, process, &image));
   if (frozen.was_group_stopped()) RecordGroupStop(process);
   INCR_RETURN_IF_ERROR(CaptureFiles(target, false, process, &image));
-  INCR_RETURN_IF_ERROR(CaptureMappings(target, map, flags, false, process, &image));
+  INCR_RETURN_IF_ERROR(CaptureMappings(target, map, flags, moment_us, false, process, &image));
   INCR_RETURN_IF_ERROR(ReadAllPages(target, map, &epoch.pages));
   epoch.image = image.SerializeAsString();
   INCR_RETURN_IF_ERROR(std::move(frozen).Thaw());

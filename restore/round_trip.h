@@ -41,9 +41,10 @@ class RoundTrip {
                                                                   const RestoreOptions& options = {});
 
   // Takes on what RestoreStopped made.
-  void Adopt(const RestoredProcess& restored) {
+  void Adopt(const RestoredProcess& restored) { Adopt(restored.pid()); }
+  void Adopt(pid_t pid) {
     seen_ = output().size();
-    pid_ = restored.pid();
+    pid_ = pid;
   }
 
   void Signal(int signal) const;

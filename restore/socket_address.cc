@@ -66,7 +66,7 @@ bool IsLive(int directory, const std::string& path, int type) {
   return errno != ECONNREFUSED && errno != ENOENT;
 }
 
-absl::Status ClearStaleSocket(const FileBuilder& builder, const pb::OpenFile& file, int directory,
+absl::Status ClearStaleSocket(FileBuilder& builder, const pb::OpenFile& file, int directory,
                               const std::string& path) {
   struct stat found{};
   if (::fstatat(directory, path.c_str(), &found, AT_SYMLINK_NOFOLLOW) != 0) {
@@ -79,13 +79,11 @@ absl::Status ClearStaleSocket(const FileBuilder& builder, const pb::OpenFile& fi
   if (IsLive(directory, path, file.socket().type())) {
     return builder.Refuse(file, absl::StrCat("address in use: another process serves ", path));
   }
-  if (::unlinkat(directory, path.c_str(), 0) != 0) {
-    return builder.RefuseErrno(file, absl::StrCat("unlink(", path, ")"));
-  }
-  return absl::OkStatus();
+  const absl::Status aside = builder.socket_files().SetAside(directory, path);
+  return aside.ok() ? aside : builder.Refuse(file, aside.message());
 }
 
-absl::Status BindUnixPath(const FileBuilder& builder, const pb::OpenFile& file, int fd,
+absl::Status BindUnixPath(FileBuilder& builder, const pb::OpenFile& file, int fd,
                           const CheckedAddress& address) {
   const std::string path = address.path();
   const bool relative = path[0] != '/';
@@ -103,6 +101,8 @@ absl::Status BindUnixPath(const FileBuilder& builder, const pb::OpenFile& file, 
   if (error != 0) {
     return builder.Refuse(file, absl::StrCat("bind(", path, "): ", std::strerror(error)));
   }
+  INCR_RETURN_IF_ERROR(
+      Annotate(builder.socket_files().AddBound(directory, path), builder.Name(file)));
   const mode_t mode = file.socket().socket_mode() & 07777;
   if (file.socket().socket_mode() != 0 && ::fchmodat(directory, path.c_str(), mode, 0) != 0) {
     return builder.RefuseErrno(file, absl::StrCat("chmod(", path, ")"));
@@ -148,7 +148,7 @@ absl::StatusOr<CheckedAddress> CheckAddress(const FileBuilder& builder, const pb
   return address;
 }
 
-absl::Status BindAddress(const FileBuilder& builder, const pb::OpenFile& file, int fd) {
+absl::Status BindAddress(FileBuilder& builder, const pb::OpenFile& file, int fd) {
   if (file.socket().local_address().empty()) return absl::OkStatus();
   INCR_ASSIGN_OR_RETURN(CheckedAddress address,
                         CheckAddress(builder, file, file.socket().local_address()));

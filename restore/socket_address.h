@@ -25,8 +25,8 @@ absl::StatusOr<CheckedAddress> CheckAddress(const FileBuilder& builder, const pb
                                             const std::string& bytes);
 
 // Binds `fd` to the image's local address, if it has one. A relative Unix path is taken
-// from the image's working directory.
-absl::Status BindAddress(const FileBuilder& builder, const pb::OpenFile& file, int fd);
+// from the image's working directory; the file goes with builder.socket_files() unless kept.
+absl::Status BindAddress(FileBuilder& builder, const pb::OpenFile& file, int fd);
 
 }  // namespace incr
 

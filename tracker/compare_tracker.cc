@@ -48,6 +48,9 @@ class CompareTracker final : public WriteTracker {
   }
 
   void PutBack(const PageSet& pages) override { ledger_.PutBack(pages); }
+  void set_heartbeat(std::function<void()> heartbeat) override {
+    comparer_.set_heartbeat(std::move(heartbeat));
+  }
   void EpochDurable() override {
     ledger_.EpochDurable();
     comparer_.Keep();

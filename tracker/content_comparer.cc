@@ -3,6 +3,11 @@
 #include <utility>
 
 namespace incr {
+namespace {
+
+constexpr uint64_t kHeartbeatPages = (64 << 20) / kPageSize;
+
+}  // namespace
 
 void ContentComparer::Begin() {
   current_ = PageHashes();
@@ -17,6 +22,7 @@ void ContentComparer::Visit(uint64_t page, const uint8_t* bytes) {
   if (before == nullptr || *before != hash) changed_.Add({page, 1});
   content_.Add({page, 1});
   current_.Append(page, hash);
+  if (++visited_ % kHeartbeatPages == 0 && heartbeat_) heartbeat_();
 }
 
 void ContentComparer::Keep() {

@@ -9,7 +9,9 @@
 #define INCR_CKPT_TRACKER_CONTENT_COMPARER_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <utility>
 
 #include "base/page_range.h"
 #include "tracker/page_hashes.h"
@@ -21,6 +23,8 @@ class ContentComparer {
   // One pass over the target: Begin, Visit by ascending page, then the two sets are whole.
   void Begin();
   void Visit(uint64_t page, const uint8_t* bytes);
+  // Called in the course of a pass, every 64 MiB of content (some 20 ms).
+  void set_heartbeat(std::function<void()> heartbeat) { heartbeat_ = std::move(heartbeat); }
   const PageSet& changed() const { return changed_; }
   const PageSet& content() const { return content_; }
 
@@ -34,6 +38,8 @@ class ContentComparer {
   PageHashes durable_, current_;
   std::optional<PageHashes::Cursor> cursor_;
   PageSet changed_, content_;
+  std::function<void()> heartbeat_;
+  uint64_t visited_ = 0;
 };
 
 }  // namespace incr

@@ -50,6 +50,9 @@ class UffdWpAsyncTracker final : public WriteTracker {
   absl::StatusOr<TakenPages> TakeRunning(const MemoryMap& map) override;
   absl::StatusOr<TakenPages> TakeFrozen(const MemoryMap& map) override;
   void PutBack(const PageSet& pages) override { ledger_.PutBack(pages); }
+  void set_heartbeat(std::function<void()> heartbeat) override {
+    shared_.set_heartbeat(std::move(heartbeat));
+  }
   void EpochDurable() override;
   void EpochFailed() override { ledger_.EpochFailed(); }
   std::vector<std::string> warnings() const override { return registry_.warnings(); }

@@ -18,6 +18,7 @@
 #ifndef INCR_CKPT_TRACKER_WRITE_TRACKER_H_
 #define INCR_CKPT_TRACKER_WRITE_TRACKER_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -65,6 +66,9 @@ class WriteTracker {
 
   // Pages handed out but not saved after all (unreadable while running): the next Take has them again.
   virtual void PutBack(const PageSet& pages) = 0;
+
+  // Called now and then while TakeFrozen compares content, which may take seconds.
+  virtual void set_heartbeat(std::function<void()> heartbeat) = 0;
 
   virtual void EpochDurable() = 0;
   virtual void EpochFailed() = 0;

@@ -83,6 +83,33 @@ TEST_F(RoundTrip, PythonInMidComputation) {
   EXPECT_NE(ReadAll(folder_ + "/out").find("finished"), std::string::npos);
 }
 
+// `run` has the command wait until its first epoch is durable: that waiting is no part of the epoch.
+TEST_F(RoundTrip, FirstEpochOfARunStartsTheCommandAnew) {
+  const std::vector<std::string> command = {
+      "run", "--interval", "0", "--job", "job", "--", "/bin/bash", "-c",
+      absl::StrCat("echo began >> ", folder_, "/began; exit 5")};
+  Program run = StartCkpt(command, {"/dev/null", folder_ + "/out", folder_ + "/err"});
+  EXPECT_EQ(run.Wait(20), 5) << ReadAll(folder_ + "/err");
+  const CommandResult restored = Ckpt({"restore", "--epoch", "1"});
+  EXPECT_EQ(restored.status, 5) << restored.err;
+  EXPECT_EQ(ReadAll(folder_ + "/began"), "began\nbegan\n");
+}
+
+TEST_F(RoundTrip, CommandWhoseRunIsKilledInTheFirstEpochIsLetGo) {
+  Program run = StartCkpt({"run", "--interval", "0", "--job", "job", "--",
+                           fs::absolute("testdata/targets/torture"), progress_},
+                          {"/dev/null", folder_ + "/out", folder_ + "/err"});
+  pb::StatusReply status;
+  ASSERT_TRUE(Await([&] {
+    const CommandResult result = Ckpt({"--json", "status"});
+    return result.status == 0 && ParseJson(result.out, &status) && status.jobs_size() == 1;
+  }));
+  run.Kill();
+  EXPECT_TRUE(Await([&] { return Progress() > 3; })) << ReadAll(folder_ + "/err");
+  ASSERT_EQ(Ckpt({"stop", "job"}).status, 0);
+  KillAndReap(static_cast<pid_t>(status.jobs(0).pid()));
+}
+
 // One stage of a pipeline: its neighbours' pipes are the restoring command's own.
 TEST_F(RoundTrip, SingleStageOfAPipelineGoesOnWithNewNeighbours) {
   // The stage numbers its input lines and keeps the count in memory.
