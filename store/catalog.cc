@@ -8,9 +8,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/fault_point.h"
 #include "base/status.h"
 #include "store/byte_order.h"
 #include "store/checksum.h"
+#include "store/commit_count.h"
 #include "store/manifest.h"
 
 namespace incr {
@@ -19,8 +21,7 @@ namespace {
 // Positions in the envelope; the record follows, then a checksum of all before it.
 constexpr size_t kDepth = 4, kChainBytes = 8, kManifestBytes = 16, kManifestSum = 24,
                  kImageBytes = 32, kImageSum = 40, kEnvelopeFixed = 48;
-static_assert(kEnvelopeVersion == 1 && kChunkBytes == 1048576);
-constexpr size_t kMaxEnvelopeBytes = 64u << 10;
+static_assert(kEnvelopeVersion == 1 && kChunkBytes == 1048576 && kMaxEnvelopeBytes == 65536);
 constexpr size_t kFlushBytes = 4u << 20;
 
 std::string JobPrefix(absl::string_view job) {
@@ -45,12 +46,6 @@ std::string Name(absl::string_view job, uint64_t epoch) {
   return absl::StrCat("epoch ", epoch, " of job ", job);
 }
 
-// A table may take an eighth of the machine's memory: more is damage or hostile.
-uint64_t MaxTablePages() {
-  const uint64_t memory = uint64_t(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE);
-  return std::max<uint64_t>(memory / 8 / sizeof(PageTableEntry), 1u << 16);
-}
-
 // "1-7, 9"
 std::string EpochNumbers(const std::vector<pb::EpochRecord>& records) {
   std::vector<std::string> runs;
@@ -65,6 +60,13 @@ std::string EpochNumbers(const std::vector<pb::EpochRecord>& records) {
 }
 
 }  // namespace
+
+// A table may take an eighth of the machine's memory: more is damage or hostile.
+uint64_t MaxTablePages() {
+  if (!FaultPoint("store.small_tables").ok()) return 64;
+  const uint64_t memory = uint64_t(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE);
+  return std::max<uint64_t>(memory / 8 / sizeof(PageTableEntry), 1u << 16);
+}
 
 bool IsValidJobName(absl::string_view job) {
   return !job.empty() && job.size() <= 64 && std::all_of(job.begin(), job.end(), [](char c) {
@@ -159,6 +161,18 @@ absl::StatusOr<EpochEnvelope> Catalog::GetEpoch(absl::string_view job, uint64_t 
   return envelope;
 }
 
+absl::StatusOr<uint64_t> Catalog::LastEpoch(absl::string_view job) const {
+  INCR_ASSIGN_OR_RETURN(const uint64_t head, Head(job));
+  absl::StatusOr<std::string> last = db_->LastKey(KvTable::kEpochs, JobPrefix(job));
+  if (absl::IsNotFound(last.status())) return head;
+  INCR_RETURN_IF_ERROR(last.status());
+  if (last->size() != job.size() + 1 + 8) {
+    return absl::DataLossError(absl::StrCat("job ", job, ": an epoch record under a wrong key"));
+  }
+  // The records count too: a head that was lost must not give a committed epoch's number again.
+  return std::max(head, GetBig64(last->data() + job.size() + 1));
+}
+
 absl::StatusOr<uint64_t> Catalog::Head(absl::string_view job) const {
   absl::StatusOr<std::string> value = db_->Get(KvTable::kJobs, job);
   if (absl::IsNotFound(value.status())) return 0;
@@ -249,13 +263,14 @@ absl::Status WriteChunks(KvDb& db, KvTable table, absl::string_view job, uint64_
   return absl::OkStatus();
 }
 
-absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope) {
+absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope, uint64_t commits) {
   std::string head;
   AppendLittle<uint64_t>(&head, envelope.record.epoch());
   KvBatch batch;
   batch.Add(KvTable::kEpochs, EpochKey(envelope.record.job(), envelope.record.epoch()),
             EncodeEnvelope(envelope));
   batch.Add(KvTable::kJobs, envelope.record.job(), std::move(head));
+  AddCommitCount(&batch, commits);
   return db.Write(batch, /*sync=*/true);
 }
 

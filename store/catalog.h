@@ -3,7 +3,7 @@
 //   manifests  job \0 epoch chunk -> <= 1 MiB of the manifest      (epoch, chunk big-endian)
 //   images     job \0 epoch chunk -> <= 1 MiB of the image
 //   epochs     job \0 epoch       -> envelope: sizes, checksums, EpochRecord
-//   jobs       job                -> highest epoch
+//   jobs       job                -> highest epoch; \0commits -> how many commits (commit_count.h)
 //
 // An epoch exists once its envelope does; it is written last, with the head. Thread-safe.
 #ifndef INCR_CKPT_STORE_CATALOG_H_
@@ -25,6 +25,7 @@ namespace incr {
 inline constexpr uint32_t kEnvelopeVersion = 1;
 inline constexpr size_t kChunkBytes = 1u << 20;
 inline constexpr uint64_t kMaxImageBytes = 256u << 20;
+inline constexpr size_t kMaxEnvelopeBytes = 64u << 10;
 
 // What an epoch's value in the table holds.
 struct EpochEnvelope {
@@ -38,6 +39,9 @@ struct EpochEnvelope {
 std::string EncodeEnvelope(const EpochEnvelope& envelope);
 absl::StatusOr<EpochEnvelope> DecodeEnvelope(absl::string_view bytes);
 
+// The largest page table that LoadPageTable loads, so the largest that may be committed.
+uint64_t MaxTablePages();
+
 // [A-Za-z0-9._-]{1,64}
 bool IsValidJobName(absl::string_view job);
 
@@ -48,7 +52,9 @@ class Catalog {
   absl::StatusOr<std::vector<std::string>> ListJobs() const;
   absl::StatusOr<std::vector<pb::EpochRecord>> ListEpochs(absl::string_view job) const;
   absl::StatusOr<EpochEnvelope> GetEpoch(absl::string_view job, uint64_t epoch) const;
-  // Highest epoch number ever given; 0: none.
+  // Highest epoch number ever given, by the job's head or its records; 0: none.
+  absl::StatusOr<uint64_t> LastEpoch(absl::string_view job) const;
+  // The job's head alone.
   absl::StatusOr<uint64_t> Head(absl::string_view job) const;
   absl::StatusOr<std::string> ReadImage(absl::string_view job, uint64_t epoch) const;
   absl::StatusOr<PageTable> LoadPageTable(absl::string_view job, uint64_t epoch) const;
@@ -65,7 +71,8 @@ class Catalog {
 // The writing side, in this order. Chunks are durable with the next synced write.
 absl::Status WriteChunks(KvDb& db, KvTable table, absl::string_view job, uint64_t epoch,
                          absl::string_view bytes);
-absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope);
+// `commits`: the store's commits, this one included.
+absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope, uint64_t commits);
 
 }  // namespace incr
 

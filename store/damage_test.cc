@@ -4,12 +4,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <random>
 
 #include "base/file.h"
 #include "store/catalog.h"
+#include "store/checksum.h"
+#include "store/commit_count.h"
 #include "store/kv_db.h"
 #include "store/manifest.h"
 #include "store/pack_format.h"
@@ -60,6 +63,24 @@ class DamageTest : public ::testing::Test {
     ASSERT_TRUE(db.ok()) << db.status();
     edit(**db);
     ASSERT_TRUE((*db)->Sync().ok());
+  }
+
+  // The log that holds the last epoch.
+  std::string Log() {
+    std::string log;
+    for (const auto& file : fs::directory_iterator(path_ + "/db")) {
+      if (file.path().extension() == ".log" && file.file_size() > 0) log = file.path();
+    }
+    return log;
+  }
+
+  void ExpectCommitsMissing(uint64_t acknowledged, uint64_t counted) {
+    const absl::Status status = Store::Open(path_, {}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+    EXPECT_THAT(status.message(),
+                HasSubstr("store " + path_ + ": " + std::to_string(acknowledged) +
+                          " commits were acknowledged, its database knows " +
+                          std::to_string(counted)));
   }
 
   TempDirectory directory_;
@@ -195,6 +216,129 @@ TEST_F(DamageTest, DamagedDatabaseFilesAreErrorsNotCrashes) {
   }
 }
 
+TEST_F(DamageTest, ALogWithoutAcknowledgedCommitsIsRefusedAndLeftAsItIs) {
+  ASSERT_TRUE(Write("job", 1, {{{0, 7}, 900}}).ok());
+  ASSERT_TRUE(Write("job", 2, {{{0, 7}, 901}, {{0, 8}, 902}}).ok());
+  const std::string log = Log(), original = ReadWholeFile(log).value();
+  std::string damaged = original;
+  std::fill_n(damaged.begin() + damaged.size() / 3, 20, '\0');
+  std::ofstream(log, std::ios::binary) << damaged;
+  ExpectCommitsMissing(3, 2);
+  ExpectCommitsMissing(3, 2);
+  EXPECT_EQ(ReadWholeFile(log).value_or("gone"), damaged);
+  EXPECT_EQ(Read(), "") << "a reader opens what is there";
+  std::ofstream(log, std::ios::binary) << original;
+  auto store = Store::Open(path_, {});
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ((*store)->ListEpochs("job")->size(), 3u);
+}
+
+TEST_F(DamageTest, AVanishedLogIsRefusedUntilARebuildAcceptsIt) {
+  ASSERT_TRUE(Write("job", 1, {{{0, 7}, 900}}).ok());
+  fs::remove(Log());
+  ExpectCommitsMissing(2, 1);
+  auto result = RebuildIndex(path_);
+  ASSERT_TRUE(result.ok()) << result.status();
+  auto record = Write("job", 1, {{{0, 7}, 901}});
+  ASSERT_TRUE(record.ok()) << record.status();
+  EXPECT_EQ(Read(), "");
+  EXPECT_EQ(ReadCommitFile(path_ + "/commits").value(), 3u);
+}
+
+TEST_F(DamageTest, AStoreWithoutACommitFileOpensAndGetsOne) {
+  const std::string commits = path_ + "/commits";
+  EXPECT_EQ(ReadCommitFile(commits).value(), 1u);
+  fs::remove(commits);
+  ASSERT_TRUE(StoreReader::Open(path_).ok());
+  EXPECT_FALSE(fs::exists(commits)) << "readers write nothing";
+  ASSERT_TRUE(Store::Open(path_, {}).ok());
+  EXPECT_EQ(ReadCommitFile(commits).value(), 1u);
+}
+
+TEST_F(DamageTest, OneTornSlotOfTheCommitFileIsPassedOver) {
+  const std::string commits = path_ + "/commits";
+  ASSERT_TRUE(Write("job", 1, {{{0, 7}, 900}}).ok());
+  const std::string original = ReadWholeFile(commits).value();
+  for (const size_t slot : {0, 1}) {
+    std::string torn = original;
+    torn[slot * kCommitSlotBytes + 16] ^= 1;
+    std::ofstream(commits, std::ios::binary) << torn;
+    EXPECT_GE(ReadCommitFile(commits).value(), 1u);
+    EXPECT_TRUE(Store::Open(path_, {}).ok());
+  }
+  std::ofstream(commits, std::ios::binary) << std::string(8192, 'x');
+  const absl::Status status = Store::Open(path_, {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(status.message(), HasSubstr(commits));
+  EXPECT_EQ(Read(), "");
+  ASSERT_TRUE(RebuildIndex(path_).ok());
+  EXPECT_TRUE(Store::Open(path_, {}).ok());
+}
+
+TEST_F(DamageTest, ALostHeadGivesNoEpochNumberTwice) {
+  ASSERT_TRUE(Write("job", 1, {{{0, 7}, 900}}).ok());
+  EditDatabase([](KvDb& db) { ASSERT_TRUE(db.DeleteAll(KvTable::kJobs).ok()); });
+  fs::remove(path_ + "/commits");  // The database's count was among the jobs.
+  auto record = Write("job", 1, {{{0, 7}, 901}});
+  ASSERT_TRUE(record.ok()) << record.status();
+  EXPECT_EQ(record->epoch(), 3u);
+  auto reader = StoreReader::Open(path_);
+  ModelTable second = model_;
+  second[{0, 7}] = 900;
+  EXPECT_EQ(Difference(**reader, "job", 2, second), "");
+}
+
+TEST_F(DamageTest, ASymbolicLinkForAPackIsRefusedAndItsTargetUntouched) {
+  const std::string target = directory_ / "target";
+  const std::string content = ReadWholeFile(pack_).value() + std::string(5000, 'x');
+  std::ofstream(target, std::ios::binary) << content;
+  fs::remove(pack_);
+  fs::create_symlink(target, pack_);
+  const absl::Status status = Store::Open(path_, {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+  EXPECT_THAT(status.message(), HasSubstr("00000001.pack is not a regular file"));
+  EXPECT_EQ(ReadWholeFile(target).value(), content);
+  // One that the database does not know goes, the link alone.
+  fs::rename(target, pack_);
+  std::ofstream(target, std::ios::binary) << content;
+  fs::create_symlink(target, path_ + "/packs/00000009.pack");
+  ASSERT_TRUE(Store::Open(path_, {}).ok());
+  EXPECT_FALSE(fs::is_symlink(path_ + "/packs/00000009.pack"));
+  EXPECT_EQ(ReadWholeFile(target).value(), content);
+}
+
+TEST_F(DamageTest, StrayPacksUseUpNoNumbers) {
+  std::ofstream(path_ + "/packs/4294967295.pack") << "stray";
+  StoreOptions options;
+  options.pack_bytes = 1;  // A pack for every epoch.
+  auto store = Store::Open(path_, options);
+  ASSERT_TRUE(store.ok()) << store.status();
+  auto writer = (*store)->BeginEpoch("job", 1);
+  ASSERT_TRUE((*writer)->AddPages(0, {1, 1}, MakePage(5000).data()).ok());
+  ASSERT_TRUE((*writer)->Commit({}, "").ok());
+  EXPECT_TRUE(fs::exists(path_ + "/packs/00000002.pack"));
+  EXPECT_FALSE(fs::exists(path_ + "/packs/4294967295.pack"));
+}
+
+TEST_F(DamageTest, AfterTheLastPackNumberThereIsAnErrorAndNoOtherPack) {
+  EditDatabase([](KvDb& db) {
+    std::vector<IndexEntry> none;
+    const PackLength last[] = {{UINT32_MAX, 8192}};
+    ASSERT_TRUE(WriteIndex(db, last, none).ok());
+  });
+  StoreOptions options;
+  options.pack_bytes = 1;
+  auto store = Store::Open(path_, options);
+  ASSERT_TRUE(store.ok()) << store.status();
+  auto writer = (*store)->BeginEpoch("job", 1);
+  ASSERT_TRUE(writer.ok());
+  (void)(*writer)->AddPages(0, {1, 1}, MakePage(5000).data());
+  const absl::Status status = (*writer)->Commit({}, "").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_THAT(status.message(), HasSubstr("packs: pack 4294967295"));
+  EXPECT_EQ(std::distance(fs::directory_iterator(path_ + "/packs"), {}), 1);
+}
+
 TEST_F(DamageTest, HostileIndexEntriesAreErrors) {
   auto reader = StoreReader::Open(path_);
   const PageId id = (*reader)->LoadPageTable("job", 1).value()[0].id;
@@ -224,25 +368,64 @@ TEST_F(DamageTest, HostileIndexEntriesAreErrors) {
 }
 
 TEST_F(DamageTest, HostileChainsAreErrors) {
-  EpochEnvelope envelope;
-  envelope.record.set_job("job");
-  envelope.record.set_epoch(2);
+  // Whole in itself: only what the case is about can be wrong.
   const std::string manifest = EncodeManifest({});
-  for (const uint64_t parent : {uint64_t{0}, uint64_t{1}, uint64_t{2}, uint64_t{77}}) {
-    for (const uint32_t depth : {0u, 1u, 2u, ~0u}) {
-      envelope.record.set_parent(parent);
-      envelope.depth = depth;
-      envelope.manifest_bytes = depth == 2 ? kMaxManifestBytes : manifest.size();
-      EditDatabase([&](KvDb& db) {
-        ASSERT_TRUE(WriteChunks(db, KvTable::kManifests, "job", 2, manifest).ok());
-        ASSERT_TRUE(WriteHead(db, envelope).ok());
-      });
-      auto reader = StoreReader::Open(path_);
-      ASSERT_TRUE(reader.ok());
-      EXPECT_EQ((*reader)->LoadPageTable("job", 2).status().code(), absl::StatusCode::kDataLoss)
-          << parent << " " << depth;
-    }
+  EpochEnvelope good;
+  good.record.set_job("job");
+  good.record.set_epoch(2);
+  good.record.set_parent(1);
+  good.record.set_table_pages(model_.size());
+  good.depth = 1;
+  good.manifest_bytes = manifest.size();
+  good.manifest_checksum = Checksum64(manifest);
+  auto load = [&](const EpochEnvelope& envelope) {
+    EditDatabase([&](KvDb& db) {
+      ASSERT_TRUE(WriteChunks(db, KvTable::kManifests, "job", 2, manifest).ok());
+      ASSERT_TRUE(WriteHead(db, envelope, 2).ok());
+    });
+    auto reader = StoreReader::Open(path_);
+    EXPECT_TRUE(reader.ok()) << reader.status();
+    return (*reader)->LoadPageTable("job", 2).status();
+  };
+  ASSERT_TRUE(load(good).ok());
+  struct Case {
+    uint64_t parent;
+    uint32_t depth;
+    const char* message;
+  };
+  for (const Case& c : {Case{0, 0, "its table has 0 pages instead of 200"},
+                        {1, 0, "its table has 0 pages instead of 200"},
+                        {0, 1, "its chain is broken"},
+                        {0, 2, "its chain is broken"},
+                        {0, ~0u, "its chain is broken"},
+                        {1, 2, "epoch 1 of job job: out of place in the chain"},
+                        {1, ~0u, "epoch 1 of job job: out of place in the chain"},
+                        {2, 0, "record of another epoch"},
+                        {2, 1, "record of another epoch"},
+                        {77, 1, "record of another epoch"}}) {
+    SCOPED_TRACE(std::to_string(c.parent) + " " + std::to_string(c.depth));
+    EpochEnvelope envelope = good;
+    envelope.record.set_parent(c.parent);
+    envelope.depth = c.depth;
+    const absl::Status status = load(envelope);
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(status.message(), HasSubstr(c.message));
   }
+  EpochEnvelope envelope = good;
+  envelope.manifest_bytes = kMaxManifestBytes;
+  EXPECT_THAT(load(envelope).message(), HasSubstr("chunk 0 of its manifest is missing"));
+  envelope = good;
+  envelope.manifest_checksum ^= 1;
+  EXPECT_THAT(load(envelope).message(), HasSubstr("manifest damaged (checksum)"));
+  envelope = good;
+  envelope.record.set_table_pages(model_.size() + 1);
+  EXPECT_THAT(load(envelope).message(), HasSubstr("its table has 200 pages instead of 201"));
+  envelope = good;
+  envelope.record.set_job("other");
+  EditDatabase([&](KvDb& db) { ASSERT_TRUE(WriteHead(db, envelope, 2).ok()); });
+  auto reader = StoreReader::Open(path_);
+  EXPECT_THAT((*reader)->LoadPageTable("other", 2).status().message(),
+              HasSubstr("chunk 0 of its manifest is missing"));
 }
 
 }  // namespace

@@ -34,6 +34,26 @@ absl::Status CheckRoom(const std::string& path, uint64_t bytes) {
                                                    2 * bytes + kReserve, ": free some space"));
 }
 
+// What the reading side would refuse must not become an epoch.
+absl::Status CheckReadable(const EpochEnvelope& envelope) {
+  const pb::EpochRecord& record = envelope.record;
+  const std::string name = absl::StrCat("epoch ", record.epoch(), " of job ", record.job());
+  if (record.table_pages() > MaxTablePages()) {
+    return absl::ResourceExhaustedError(absl::StrCat(name, ": table of ", record.table_pages(),
+                                                     " pages, this machine takes ",
+                                                     MaxTablePages()));
+  }
+  if (envelope.manifest_bytes > kMaxManifestBytes) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        name, ": manifest of ", envelope.manifest_bytes, " bytes, at most ", kMaxManifestBytes));
+  }
+  if (const size_t bytes = EncodeEnvelope(envelope).size(); bytes > kMaxEnvelopeBytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(name, ": record of ", bytes, " bytes, at most ", kMaxEnvelopeBytes));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 EpochWriterImpl::EpochWriterImpl(StoreImpl* store, std::string job, uint64_t epoch,
@@ -175,6 +195,7 @@ absl::StatusOr<pb::EpochRecord> EpochWriterImpl::Commit(pb::EpochRecord record,
   envelope.manifest_checksum = Checksum64(manifest);
   envelope.image_bytes = image.size();
   envelope.image_checksum = Checksum64(image);
+  INCR_RETURN_IF_ERROR(CheckReadable(envelope));
   INCR_RETURN_IF_ERROR(WriteEpoch(envelope, manifest, image));
   // Only now: had the commit failed, the parent's table would still be the one to go on from.
   if (full) {
@@ -196,19 +217,26 @@ absl::Status EpochWriterImpl::WriteEpoch(const EpochEnvelope& envelope, absl::st
       CheckRoom(store_->view_->paths.db, index_bytes + manifest.size() + image.size()));
   INCR_RETURN_IF_ERROR(WriteIndex(db, packs_->finished(), pipeline_->stored()));
   INCR_RETURN_IF_ERROR(FaultPoint("store.after_index"));
-  store_->packs_->Committed(packs_->finished());
-  store_->known_->Add(pipeline_->stored());
   INCR_RETURN_IF_ERROR(WriteChunks(db, KvTable::kManifests, job_, epoch_, manifest));
   INCR_RETURN_IF_ERROR(WriteChunks(db, KvTable::kImages, job_, epoch_, image));
   INCR_RETURN_IF_ERROR(FaultPoint("store.after_manifest"));
-  const absl::Status head = WriteHead(db, envelope);
+  INCR_ASSIGN_OR_RETURN(const uint64_t commits, CommitCount(db));
+  // A database opened anew after a failed write may have dropped more than that write.
+  INCR_RETURN_IF_ERROR(
+      CheckCommitCount(store_->view_->paths, commits, store_->commits_->count()));
+  const absl::Status head = WriteHead(db, envelope, commits + 1);
   if (!head.ok()) {
     // It may be in the log all the same. Opening the database again settles it.
     INCR_RETURN_IF_ERROR(db.EnsureHealthy().ok() ? absl::OkStatus() : head);
     absl::StatusOr<uint64_t> now = store_->view_->catalog.Head(job_);
     if (!now.ok() || *now != epoch_) return head;
   }
-  (void)FaultPoint("store.after_head");  // Committed: an error here would be a lie.
+  // Not before: opened anew after a failed head, the database may have lost the index entries too.
+  store_->packs_->Committed(packs_->finished());
+  store_->known_->Add(pipeline_->stored());
+  // Committed: an error from here on would be a lie.
+  (void)FaultPoint("store.after_head");
+  (void)store_->commits_->Write(commits + 1);
   return absl::OkStatus();
 }
 

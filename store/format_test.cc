@@ -5,8 +5,11 @@
 #include <random>
 
 #include "absl/strings/escaping.h"
+#include "base/file.h"
+#include "store/byte_order.h"
 #include "store/catalog.h"
 #include "store/checksum.h"
+#include "store/commit_count.h"
 #include "store/lz4_page.h"
 #include "store/manifest.h"
 #include "store/pack_format.h"
@@ -124,6 +127,16 @@ TEST(FormatTest, ManifestsAreGolden) {
   EXPECT_EQ(DecodeManifest(bytes, 5).status().code(), absl::StatusCode::kResourceExhausted);
 }
 
+TEST(FormatTest, AManifestCannotClaimMoreRunsThanItHasBytesFor) {
+  PageDelta delta;
+  for (uint64_t i = 0; i < 1000; ++i) delta.gone.push_back({0, {2 * i, 1}});
+  std::string bytes = EncodeManifest(delta);
+  EXPECT_EQ(bytes.size(), kManifestHeaderBytes + 3000) << "the smallest runs there are";
+  EXPECT_TRUE(DecodeManifest(bytes, 0).ok());
+  bytes[16]++;
+  EXPECT_THAT(DecodeManifest(bytes, 0).status().message(), ::testing::HasSubstr("too many runs"));
+}
+
 TEST(FormatTest, NoBytesCrashAManifestDecoder) {
   const std::string golden = EncodeManifest(SomeDelta());
   for (size_t size = 0; size < golden.size(); ++size) {
@@ -165,6 +178,45 @@ TEST(FormatTest, NoBytesCrashAnEnvelopeDecoder) {
     if (!bytes.empty()) bytes[random() % bytes.size()] ^= 1 + random() % 255;
     EXPECT_FALSE(DecodeEnvelope(bytes).ok());
   }
+  // Sealed again, so that more than the checksum has to hold.
+  int accepted = 0, sizes = 0, records = 0;
+  for (int round = 0; round < 50'000; ++round) {
+    std::string bytes = golden.substr(0, golden.size() - 8);
+    for (int edits = 1 + random() % 3; edits > 0; --edits) {
+      // Not the version: that is one more refusal before the sizes.
+      bytes[4 + random() % (bytes.size() - 4)] = random();
+    }
+    AppendLittle<uint64_t>(&bytes, Checksum64(bytes));
+    auto decoded = DecodeEnvelope(bytes);
+    if (decoded.ok()) {
+      ++accepted;
+      ASSERT_LE(decoded->manifest_bytes, kMaxManifestBytes);
+      ASSERT_LE(decoded->image_bytes, kMaxImageBytes);
+      continue;
+    }
+    const std::string message(decoded.status().message());
+    sizes += message == "epoch record with sizes out of bounds";
+    records += message == "epoch record is no EpochRecord";
+  }
+  EXPECT_GT(accepted, 1000);
+  EXPECT_GT(sizes, 1000);
+  EXPECT_GT(records, 1000);
+}
+
+TEST(FormatTest, CommitFilesAreGolden) {
+  TempDirectory directory;
+  const std::string path = directory / "commits";
+  EXPECT_EQ(ReadCommitFile(path).value(), std::nullopt);
+  auto file = CommitFile::Open(path, 0x0102);
+  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_TRUE(file->Write(0x0103).ok());
+  const std::string bytes = ReadWholeFile(path).value();
+  ASSERT_EQ(bytes.size(), 8192u);
+  EXPECT_EQ(Hex(bytes.data(), 24), "49434b434d54530a" "01000000" "00000000" "0201000000000000");
+  EXPECT_EQ(Hex(bytes.data() + 4096, 24),
+            "49434b434d54530a" "01000000" "00000000" "0301000000000000");
+  EXPECT_EQ(GetLittle<uint64_t>(bytes.data() + 24), Checksum64(bytes.data(), 24));
+  EXPECT_EQ(ReadCommitFile(path).value(), 0x0103u);
 }
 
 TEST(FormatTest, PagesSurviveCompressionAndJunkDoesNotCrashIt) {

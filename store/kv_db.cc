@@ -83,9 +83,12 @@ rocksdb::DBOptions DatabaseOptions(KvDb::Mode mode) {
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   options.bytes_per_sync = 1u << 20;
-  // A torn end is a write that was never acknowledged. Damage before the end is an error: the
-  // default mode would drop every committed epoch behind it without a word.
-  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  // A power cut leaves any part of the log's unsynced end, with holes in it: only point-in-time
+  // recovery opens that. It drops all behind the first hole; whether something acknowledged was
+  // among it is for commit_count.h to find.
+  options.wal_recovery_mode = mode == KvDb::Mode::kReadWrite
+                                  ? rocksdb::WALRecoveryMode::kAbsoluteConsistency
+                                  : rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   return options;
 }
 
@@ -216,6 +219,19 @@ class RocksKvDb : public KvDb {
     return FromRocks(it->status(), Name(table));
   }
 
+  absl::StatusOr<std::string> LastKey(KvTable table, absl::string_view prefix) const override {
+    absl::ReaderMutexLock lock(&mutex_);
+    INCR_RETURN_IF_ERROR(CheckOpen());
+    std::unique_ptr<rocksdb::Iterator> it(
+        open_.db->NewIterator(rocksdb::ReadOptions(), Handle(table)));
+    it->SeekForPrev(absl::StrCat(prefix, std::string(64, '\xff')));
+    INCR_RETURN_IF_ERROR(FromRocks(it->status(), Name(table)));
+    if (!it->Valid() || !it->key().starts_with(ToSlice(prefix))) {
+      return absl::NotFoundError(absl::StrCat(Name(table), ": no such key"));
+    }
+    return it->key().ToString();
+  }
+
   size_t EstimateRows(KvTable table) const override {
     absl::ReaderMutexLock lock(&mutex_);
     uint64_t rows = 0;
@@ -289,7 +305,7 @@ class RocksKvDb : public KvDb {
     absl::MutexLock lock(&mutex_);
     if (!broken_.load(std::memory_order_relaxed)) return absl::OkStatus();
     open_.Close();
-    const rocksdb::Status status = OpenOnce(path_, Mode::kReadWrite, &open_);
+    const rocksdb::Status status = OpenOnce(path_, Mode::kReadWriteCutLog, &open_);
     if (!status.ok()) {
       // A full disk, mostly: opening for writing needs room. What is committed stays readable.
       open_.Close();

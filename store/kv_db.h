@@ -4,7 +4,7 @@
 // one synced write makes all earlier ones durable.
 //
 // After a failed write RocksDB refuses further ones, and whether the failed one is in
-// the log is unknown. EnsureHealthy() closes and opens again, which settles it.
+// the log is unknown. EnsureHealthy() closes and opens again (kReadWriteCutLog), which settles it.
 //
 // Thread-safe. Keys and values handed to callbacks are valid during the call only.
 #ifndef INCR_CKPT_STORE_KV_DB_H_
@@ -55,9 +55,13 @@ class KvBatch {
 
 class KvDb {
  public:
-  enum class Mode { kCreate, kReadWrite, kReadOnly };
+  enum class Mode {
+    kCreate,           // as kReadWriteCutLog, and makes what is missing
+    kReadWrite,        // a damaged log, even its very end: kDataLoss, and nothing is changed
+    kReadWriteCutLog,  // what lies behind damage in the log is dropped, without a word
+    kReadOnly,         // a snapshot up to any damage; works beside a live writer, changes no file
+  };
 
-  // kReadOnly: a snapshot; works beside a live writer, creates and changes no file.
   static absl::StatusOr<std::unique_ptr<KvDb>> Open(const std::string& path, Mode mode);
   // Salvages what it can from a database that does not open.
   static absl::Status Repair(const std::string& path);
@@ -75,6 +79,8 @@ class KvDb {
       KvTable table, absl::string_view prefix,
       absl::FunctionRef<absl::Status(absl::string_view key, absl::string_view value)> row)
       const = 0;
+  // The highest key that starts with `prefix` and goes on for at most 64 bytes. kNotFound: none.
+  virtual absl::StatusOr<std::string> LastKey(KvTable table, absl::string_view prefix) const = 0;
   virtual size_t EstimateRows(KvTable table) const = 0;
 
   virtual absl::Status Write(const KvBatch& batch, bool sync) = 0;

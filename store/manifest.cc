@@ -13,6 +13,7 @@ static_assert(kManifestMagic == uint32_t{'M'} + (uint32_t{'A'} << 8) + (uint32_t
                                     (uint32_t{'1'} << 24));
 static_assert(kManifestVersion == 1 && kManifestHeaderBytes == 4 + 4 + 8 + 8);
 constexpr size_t kIdBytes = 16;
+constexpr size_t kMinRunBytes = 3;  // three varints
 enum RunKind : uint64_t { kBodies = 0, kZeroPages = 1, kGone = 2 };
 static_assert(kBodies == 0 && kZeroPages == 1 && kGone == 2);
 
@@ -140,7 +141,9 @@ absl::StatusOr<PageDelta> DecodeManifest(absl::string_view bytes, uint64_t max_p
     return absl::ResourceExhaustedError(
         absl::StrCat("manifest of ", pages, " pages, this machine takes ", max_pages));
   }
-  if (gone_runs > bytes.size()) return RunDecoder::Damaged("too many runs");
+  if (gone_runs > (bytes.size() - kManifestHeaderBytes) / kMinRunBytes) {
+    return RunDecoder::Damaged("too many runs");
+  }
   PageDelta delta;
   delta.gone.resize(gone_runs);
   RunDecoder decoder(bytes, kManifestHeaderBytes);

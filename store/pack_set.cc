@@ -18,21 +18,32 @@ namespace {
 // Writers kept for later epochs: each holds 8 MiB of buffers.
 constexpr size_t kIdleWriters = 2;
 
-absl::StatusOr<uint64_t> FileSize(const std::string& path) {
+// Cuts the pack to `length` bytes if it is longer. Returns its size before.
+absl::StatusOr<uint64_t> CutTo(const std::string& path, uint64_t length) {
   struct stat info;
-  if (::stat(path.c_str(), &info) != 0) return ErrnoStatus(absl::StrCat("stat(", path, ")"));
-  if (!S_ISREG(info.st_mode)) {
+  if (::lstat(path.c_str(), &info) != 0) return ErrnoStatus(absl::StrCat("lstat(", path, ")"));
+  // O_NOFOLLOW once more below: the name may change hands in between.
+  const auto not_regular = [&] {
     return absl::FailedPreconditionError(absl::StrCat(path, " is not a regular file"));
+  };
+  if (!S_ISREG(info.st_mode)) return not_regular();
+  if (static_cast<uint64_t>(info.st_size) <= length) return info.st_size;
+  INCR_ASSIGN_OR_RETURN(ScopedFd fd, OpenFile(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK));
+  if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(absl::StrCat("fstat(", path, ")"));
+  if (!S_ISREG(info.st_mode)) return not_regular();
+  const uint64_t size = info.st_size;
+  if (size > length && ::ftruncate(fd.get(), length) != 0) {
+    return ErrnoStatus(absl::StrCat("ftruncate(", path, ")"));
   }
-  return static_cast<uint64_t>(info.st_size);
+  return size;
 }
 
 absl::StatusOr<PackFile> OpenToAppend(const std::string& path, uint32_t pack, uint64_t tag,
                                       uint64_t end) {
-  absl::StatusOr<ScopedFd> fd = OpenFile(path, O_RDWR | O_DIRECT);
-  if (!fd.ok()) fd = OpenFile(path, O_RDWR);
+  absl::StatusOr<ScopedFd> fd = OpenFile(path, O_RDWR | O_NOFOLLOW | O_DIRECT);
+  if (!fd.ok()) fd = OpenFile(path, O_RDWR | O_NOFOLLOW);
   INCR_RETURN_IF_ERROR(fd.status());
-  INCR_ASSIGN_OR_RETURN(ScopedFd buffered, OpenFile(path, O_RDONLY));
+  INCR_ASSIGN_OR_RETURN(ScopedFd buffered, OpenFile(path, O_RDONLY | O_NOFOLLOW));
   uint8_t header[kPackHeaderBytes];
   INCR_RETURN_IF_ERROR(PreadExactly(buffered.get(), header, sizeof header, 0, path));
   INCR_RETURN_IF_ERROR(CheckPackHeader(header, pack, tag));
@@ -68,20 +79,17 @@ absl::StatusOr<std::unique_ptr<PackSet>> PackSet::Recover(
   std::unique_ptr<PackSet> set(new PackSet);
   set->settings_ = {directory, store_tag, pack_bytes, [s = set.get()] { return s->NewPackId(); }};
   INCR_ASSIGN_OR_RETURN(std::vector<uint32_t> packs, ListPacks(directory));
+  // Known packs only: a stray file must not use up the numbers.
   if (!committed.empty()) set->last_pack_ = committed.rbegin()->first;
   for (const uint32_t pack : packs) {
-    set->last_pack_ = std::max(set->last_pack_, pack);
     const std::string path = absl::StrCat(directory, "/", PackName(pack));
-    INCR_ASSIGN_OR_RETURN(const uint64_t size, FileSize(path));
     const auto known = committed.find(pack);
     if (known == committed.end()) {
       if (::unlink(path.c_str()) != 0) return ErrnoStatus(absl::StrCat("unlink(", path, ")"));
       continue;
     }
+    INCR_ASSIGN_OR_RETURN(const uint64_t size, CutTo(path, known->second));
     set->good_bytes_[pack] = std::min(size, known->second);
-    if (size > known->second && ::truncate(path.c_str(), known->second) != 0) {
-      return ErrnoStatus(absl::StrCat("truncate(", path, ")"));
-    }
     if (size >= known->second && known->second < pack_bytes) {
       absl::StatusOr<PackFile> file = OpenToAppend(path, pack, store_tag, known->second);
       if (!file.ok()) continue;  // Damaged or read-only: a new pack will do.
@@ -92,8 +100,12 @@ absl::StatusOr<std::unique_ptr<PackSet>> PackSet::Recover(
   return set;
 }
 
-uint32_t PackSet::NewPackId() {
+absl::StatusOr<uint32_t> PackSet::NewPackId() {
   absl::MutexLock lock(&mutex_);
+  if (last_pack_ == UINT32_MAX) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(settings_.directory, ": pack ", last_pack_, " is the last that has a number"));
+  }
   return ++last_pack_;
 }
 

@@ -2,7 +2,8 @@
 //
 // Recover() makes the directory agree with what is committed: a longer pack is cut, a
 // pack that the database does not know is removed (nothing can refer to it). A shorter or missing
-// one is damage: it stays as it is, and no page in the missing part counts as known.
+// one is damage: it stays as it is, and no page in the missing part counts as known. A symbolic
+// link in the place of a known pack is refused: cutting would reach a file outside the store.
 //
 // Thread-safe.
 #ifndef INCR_CKPT_STORE_PACK_SET_H_
@@ -40,7 +41,7 @@ class PackSet {
 
  private:
   PackSet() = default;
-  uint32_t NewPackId();
+  absl::StatusOr<uint32_t> NewPackId();
 
   PackWriter::Settings settings_;
   mutable absl::Mutex mutex_;

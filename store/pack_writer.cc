@@ -50,7 +50,7 @@ void PackWriter::Adopt(PackFile file) {
 
 absl::Status PackWriter::NewPack() {
   PackFile pack;
-  pack.id = settings_.new_pack_id();
+  INCR_ASSIGN_OR_RETURN(pack.id, settings_.new_pack_id());
   pack.path = absl::StrCat(settings_.directory, "/", PackName(pack.id));
   INCR_ASSIGN_OR_RETURN(pack.fd, CreatePackFile(pack.path));
   created_ = true;
@@ -119,7 +119,7 @@ absl::Status PackWriter::ReadBack(const PageLocation& location, uint8_t* body) {
       return absl::OkStatus();
     }
     INCR_RETURN_IF_ERROR(queue_->Drain());
-    INCR_ASSIGN_OR_RETURN(ScopedFd buffered, OpenFile(pack.path, O_RDONLY));
+    INCR_ASSIGN_OR_RETURN(ScopedFd buffered, OpenFile(pack.path, O_RDONLY | O_NOFOLLOW));
     return PreadExactly(buffered.get(), body, location.length, location.offset, pack.path);
   }
   return absl::InternalError("not a body of this epoch");

@@ -46,7 +46,7 @@ class PackWriter {
     std::string directory;
     uint64_t store_tag = 0;
     uint64_t pack_bytes = 0;              // a pack this long gets no further segment
-    std::function<uint32_t()> new_pack_id;
+    std::function<absl::StatusOr<uint32_t>()> new_pack_id;
   };
 
   static absl::StatusOr<std::unique_ptr<PackWriter>> Create(Settings settings);

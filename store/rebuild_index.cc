@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "base/file.h"
 #include "base/page_range.h"
 #include "base/status.h"
+#include "store/commit_count.h"
 #include "store/kv_db.h"
 #include "store/pack_format.h"
 #include "store/pack_reader.h"
@@ -98,11 +100,28 @@ class PackWalk {
 
 absl::StatusOr<std::unique_ptr<KvDb>> OpenOrRepair(const StorePaths& paths, bool* repaired) {
   absl::StatusOr<std::unique_ptr<KvDb>> db = KvDb::Open(paths.db, KvDb::Mode::kReadWrite);
+  // A log cut short costs less than a repair, unless acknowledged commits lie behind the damage.
+  if (!db.ok()) db = OpenCheckedDatabase(paths);
   if (db.ok()) return db;
   *repaired = true;
   // No database at all is not repaired but created.
   if (::access(paths.db.c_str(), F_OK) == 0) (void)KvDb::Repair(paths.db);
   return KvDb::Open(paths.db, KvDb::Mode::kCreate);
+}
+
+// What is lost is lost: counted from here on, so that the store opens again.
+absl::Status SettleCommitCount(const StorePaths& paths, KvDb& db) {
+  absl::StatusOr<std::optional<uint64_t>> acknowledged = ReadCommitFile(paths.commits);
+  if (absl::IsDataLoss(acknowledged.status())) {
+    if (::unlink(paths.commits.c_str()) == 0) return absl::OkStatus();
+    return ErrnoStatus(absl::StrCat("unlink(", paths.commits, ")"));
+  }
+  INCR_RETURN_IF_ERROR(acknowledged.status());
+  const absl::StatusOr<uint64_t> counted = CommitCount(db);
+  if (counted.ok() && *counted >= acknowledged->value_or(0)) return absl::OkStatus();
+  KvBatch batch;
+  AddCommitCount(&batch, acknowledged->value_or(0));
+  return db.Write(batch, /*sync=*/true);
 }
 
 }  // namespace
@@ -129,6 +148,7 @@ absl::StatusOr<RebuildResult> RebuildIndex(const std::string& directory) {
   INCR_RETURN_IF_ERROR(db->DeleteAll(KvTable::kPages));
   INCR_RETURN_IF_ERROR(WriteIndex(*db, walk.lengths(), entries));
   INCR_RETURN_IF_ERROR(db->Sync());
+  INCR_RETURN_IF_ERROR(SettleCommitCount(paths, *db));
   walk.result().pages = entries.size();
   return walk.result();
 }

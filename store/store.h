@@ -74,7 +74,8 @@ class StoreReader {
 class Store : public StoreReader {
  public:
   // kFailedPrecondition "locked" when another process writes to it. Recovers after a
-  // crash: committed epochs are whole, the rest is forgotten.
+  // crash: committed epochs are whole, the rest is forgotten. kDataLoss: acknowledged commits are
+  // missing in the database, or it does not open.
   static absl::StatusOr<std::unique_ptr<Store>> Open(const std::string& directory,
                                                      const StoreOptions& options);
 

@@ -58,7 +58,8 @@ absl::Status MakeDirectories(const std::string& path) {
 
 // What a store in the making, or the daemon beside it, may have left.
 bool IsOurName(absl::string_view name) {
-  for (absl::string_view ours : {"secret", "secret.tmp", "FORMAT.tmp", "lock", "packs", "db"}) {
+  for (absl::string_view ours : {"secret", "secret.tmp", "FORMAT.tmp", "lock", "commits",
+                                 "commits.tmp", "packs", "db"}) {
     if (name == ours) return true;
   }
   return absl::StartsWith(name, "daemon") || name == "lost+found";
@@ -86,6 +87,7 @@ StorePaths::StorePaths(std::string directory) : root(std::move(directory)) {
   format = absl::StrCat(root, "/FORMAT");
   secret = absl::StrCat(root, "/secret");
   lock = absl::StrCat(root, "/lock");
+  commits = absl::StrCat(root, "/commits");
   packs = absl::StrCat(root, "/packs");
   db = absl::StrCat(root, "/db");
 }

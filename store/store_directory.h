@@ -3,6 +3,7 @@
 //   FORMAT   text, its first line "version 1"; written last, so a half-made store has none
 //   secret   192 random bytes, mode 0600: page ids are hashes under it
 //   lock     the writer holds a flock on it
+//   commits  how many commits were acknowledged (commit_count.h)
 //   packs/   page bodies          db/   RocksDB: index, epochs
 //
 // Thread-safe.
@@ -23,7 +24,7 @@ inline constexpr size_t kSecretBytes = 192;
 
 struct StorePaths {
   explicit StorePaths(std::string directory);
-  std::string root, format, secret, lock, packs, db;
+  std::string root, format, secret, lock, commits, packs, db;
 };
 
 struct StoreIdentity {

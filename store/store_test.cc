@@ -193,6 +193,55 @@ TEST_F(StoreTest, AnAbandonedEpochHasNeverBeen) {
   EXPECT_EQ(Difference(*store_, "job", 2, Model({{1, 1}, {2, 1000}})), "");
 }
 
+TEST_F(StoreTest, PagesOfAFailedCommitAreNotKnown) {
+  ASSERT_TRUE(Put(0, {{1, 1}}).ok());
+  // The fourth write is the head; the index is written by then.
+  for (const char* fault : {"store.after_index=error", "store.after_manifest=error",
+                            "store.kv_write=error:4"}) {
+    ArmFaultPoints(fault);
+    EXPECT_FALSE(Put(1, {{2, 50}, {3, 51}}).ok());
+    ArmFaultPoints("");
+  }
+  auto next = Put(1, {{2, 50}, {3, 51}});
+  ASSERT_TRUE(next.ok()) << next.status();
+  EXPECT_EQ(next->stats().pages_stored(), 2) << "deduplicated against a page never committed";
+  EXPECT_EQ(Difference(*store_, "job", 2, Model({{1, 1}, {2, 50}, {3, 51}})), "");
+}
+
+TEST_F(StoreTest, AHeadInDoubtThatIsThereIsACommit) {
+  ASSERT_TRUE(Put(0, {{1, 1}}).ok());
+  ArmFaultPoints("store.kv_write_unsure=error:4");
+  auto unsure = Put(1, {{2, 50}});
+  ArmFaultPoints("");
+  ASSERT_TRUE(unsure.ok()) << unsure.status();
+  auto next = Put(2, {{3, 50}});
+  ASSERT_TRUE(next.ok()) << next.status();
+  EXPECT_EQ(next->stats().pages_stored(), 0) << "committed pages are known";
+  Reopen();
+  EXPECT_EQ(Difference(*store_, "job", 3, Model({{1, 1}, {2, 50}, {3, 50}})), "");
+}
+
+TEST_F(StoreTest, WhatCouldNotBeReadBackIsNotCommitted) {
+  std::map<uint64_t, uint64_t> pages;
+  for (uint64_t page = 0; page < 40; ++page) pages[2 * page] = page;
+  ASSERT_TRUE(Put(0, pages).ok());
+  ArmFaultPoints("store.small_tables=error");  // 64 pages
+  std::map<uint64_t, uint64_t> more;
+  for (uint64_t page = 0; page < 40; ++page) more[2 * page + 1] = 0;
+  auto large = Put(1, more);
+  EXPECT_EQ(large.status().code(), absl::StatusCode::kResourceExhausted) << large.status();
+  EXPECT_THAT(large.status().message(), HasSubstr("epoch 2 of job job: table of 80 pages"));
+  ArmFaultPoints("");
+  pb::EpochRecord record;
+  record.set_tracker(std::string(70'000, 't'));
+  auto long_record = Begin(1)->Commit(record, "");
+  EXPECT_EQ(long_record.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(long_record.status().message(), HasSubstr("record of 70"));
+  EXPECT_EQ(store_->ListEpochs("job")->size(), 1u);
+  ASSERT_TRUE(Put(1, more).ok());
+  EXPECT_EQ(store_->LoadPageTable("job", 2)->size(), 80u);
+}
+
 TEST_F(StoreTest, OneEpochOfAJobAtATime) {
   auto writer = Begin(0);
   auto second = store_->BeginEpoch("job", 0);
@@ -263,6 +312,9 @@ TEST_F(StoreTest, SecretAndBodiesAreForTheOwnerOnly) {
   ASSERT_EQ(::stat((path_ + "/secret").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600);
   EXPECT_EQ(info.st_size, 192);
+  ASSERT_EQ(::stat((path_ + "/commits").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600);
+  EXPECT_EQ(info.st_size, 8192);
   ASSERT_EQ(::stat((path_ + "/packs/00000001.pack").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600);
 }

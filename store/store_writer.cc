@@ -25,13 +25,8 @@ absl::StatusOr<std::unique_ptr<StoreView>> OpenForWriting(const StorePaths& path
     INCR_RETURN_IF_ERROR(WriteFormat(paths));
   }
   INCR_ASSIGN_OR_RETURN(StoreIdentity identity, ReadIdentity(paths));
-  absl::StatusOr<std::unique_ptr<KvDb>> db = KvDb::Open(paths.db, KvDb::Mode::kReadWrite);
-  if (absl::IsDataLoss(db.status())) {
-    return Annotate(db.status(), absl::StrCat("store ", paths.root,
-                                              ": its database is damaged; RebuildIndex salvages it"));
-  }
-  INCR_RETURN_IF_ERROR(db.status());
-  return std::make_unique<StoreView>(paths, std::move(identity), *std::move(db));
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, OpenCheckedDatabase(paths));
+  return std::make_unique<StoreView>(paths, std::move(identity), std::move(db));
 }
 
 }  // namespace
@@ -55,6 +50,8 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& directory,
 }
 
 absl::Status StoreImpl::Recover() {
+  INCR_ASSIGN_OR_RETURN(const uint64_t commits, CommitCount(*view_->db));
+  INCR_ASSIGN_OR_RETURN(commits_, CommitFile::Open(view_->paths.commits, commits));
   INCR_ASSIGN_OR_RETURN(auto lengths, ReadPackLengths(*view_->db));
   INCR_ASSIGN_OR_RETURN(packs_, PackSet::Recover(view_->paths.packs, view_->identity.tag,
                                                  options_.pack_bytes, lengths));
@@ -133,7 +130,10 @@ absl::StatusOr<std::unique_ptr<EpochWriter>> StoreImpl::BeginEpoch(absl::string_
 absl::StatusOr<std::unique_ptr<EpochWriter>> StoreImpl::BeginOccupied(
     const std::string& job, uint64_t parent, std::optional<HeldTable>& held) {
   INCR_RETURN_IF_ERROR(view_->db->EnsureHealthy());
-  INCR_ASSIGN_OR_RETURN(const uint64_t head, view_->catalog.Head(job));
+  INCR_ASSIGN_OR_RETURN(const uint64_t last, view_->catalog.LastEpoch(job));
+  if (last == UINT64_MAX) {
+    return absl::DataLossError(absl::StrCat("job ", job, ": its last epoch's number is damaged"));
+  }
   EpochEnvelope envelope;
   HeldTable table;
   if (parent != 0) {
@@ -146,7 +146,7 @@ absl::StatusOr<std::unique_ptr<EpochWriter>> StoreImpl::BeginOccupied(
   }
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<PackWriter> packs, packs_->CheckOut());
   if (parent != 0 && held.has_value()) table = *std::exchange(held, std::nullopt);
-  return std::make_unique<EpochWriterImpl>(this, job, head + 1, std::move(table),
+  return std::make_unique<EpochWriterImpl>(this, job, last + 1, std::move(table),
                                            std::move(envelope), std::move(packs));
 }
 

@@ -12,6 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/scoped_fd.h"
 #include "store/block_pool.h"
+#include "store/commit_count.h"
 #include "store/epoch_changes.h"
 #include "store/known_pages.h"
 #include "store/pack_set.h"
@@ -111,6 +112,7 @@ class StoreImpl : public Store {
   std::unique_ptr<KnownPages> known_;
   BlockPool blocks_;
   absl::Mutex commit_mutex_;  // one epoch at a time goes into the database
+  std::optional<CommitFile> commits_;  // from Recover() on; guarded by commit_mutex_
   absl::Mutex jobs_mutex_;
   std::map<std::string, Job> jobs_;
   uint64_t use_clock_ = 0;
