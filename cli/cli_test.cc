@@ -418,6 +418,12 @@ TEST_F(CliTest, RestoreInTheForegroundStandsForTheProcess) {
   EXPECT_EQ(ReadAll(folder_ + "/r.err"),
             absl::StrCat("incr-ckpt: restored sleep (pid ", pid, ") to epoch 1 of job sleep-", pid,
                          "\n"));
+  // No other thread of it may take what the process is to have: it would die, and not the process.
+  for (const auto& task : fs::directory_iterator(absl::StrCat("/proc/", restore.pid(), "/task"))) {
+    if (task.path().filename() == absl::StrCat(restore.pid())) continue;
+    EXPECT_TRUE(absl::StrContains(ReadAll(task.path().string() + "/status"),
+                                  "SigBlk:\tfffffff"));
+  }
   ::kill(restore.pid(), SIGTERM);
   EXPECT_EQ(restore.Wait(), 128 + SIGTERM);
   EXPECT_EQ(::kill(pid, 0), -1);

@@ -130,6 +130,8 @@ absl::StatusOr<int> RunRestore(const CommandContext& context, const RestoreArgs&
     INCR_RETURN_IF_ERROR(Print(context, reply, absl::StrCat(line, "\n")));
     return kExitOk;
   }
+  // Before the line that says so: from here on signals are the process's.
+  Foreground foreground;
   // stdout is the process's now.
   if (context.json) {
     const std::string text = absl::StrCat(ToJson(reply), "\n");
@@ -137,7 +139,6 @@ absl::StatusOr<int> RunRestore(const CommandContext& context, const RestoreArgs&
   } else {
     PrintError(line);
   }
-  Foreground foreground;
   INCR_RETURN_IF_ERROR(process->Release());
   return foreground.WaitFor(pid);
 }
