@@ -21,8 +21,8 @@ constexpr int kQuickMs = 10'000;
 // A winner of the race for the store may have to recover a large one first.
 constexpr int64_t kLockPatienceUs = 60'000'000;
 constexpr useconds_t kFirstPauseUs = 5'000, kLongestPauseUs = 200'000;
-// Daemons that are just exiting, or are killed while they answer.
-constexpr int kAttempts = 5;
+// A daemon that is exiting closes its store first, on a slow disk for a while.
+constexpr int64_t kExitPatienceUs = 30'000'000;
 
 }  // namespace
 
@@ -97,16 +97,22 @@ absl::StatusOr<pb::EpochReply> DaemonClient::CallWithDaemon(
     const std::string& path, const google::protobuf::Message& request,
     const HttpOptions& options) {
   absl::StatusOr<pb::EpochReply> reply = absl::UnavailableError("not tried");
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+  const Stopwatch waited;
+  bool asked_again = false;
+  for (useconds_t pause_us = kFirstPauseUs;; pause_us = std::min(pause_us * 2, kLongestPauseUs)) {
     INCR_RETURN_IF_ERROR(EnsureDaemon());
     reply = Call<pb::EpochReply>(path, &request, options);
-    // Refused because it is exiting: surely not begun. Gone in the middle: it took the
-    // request down with it, once may be a kill, twice is a crash.
-    if (absl::IsUnavailable(reply.status())) continue;
-    if (absl::IsAborted(reply.status()) && attempt == 0 && !Status().ok()) continue;
+    if (absl::IsUnavailable(reply.status()) && waited.elapsed_us() < kExitPatienceUs) {
+      // Refused because it is exiting, surely not begun. It still answers while it closes its store.
+      ::usleep(pause_us);
+      continue;
+    }
+    // Gone in the middle: it took the request down with it. Once may be a kill, twice is a crash.
+    if (absl::IsAborted(reply.status()) && !std::exchange(asked_again, true) && !Status().ok()) {
+      continue;
+    }
     return reply;
   }
-  return reply;
 }
 
 absl::StatusOr<pb::EpochReply> DaemonClient::Start(const pb::StartRequest& request,

@@ -167,7 +167,8 @@ TEST_F(DaemonTest, ItEndsWithItsLastJobAndLeavesNoSocket) {
 
 TEST_F(DaemonTest, AStartThatMeetsItsEndIsNotLost) {
   for (int i = 0; i < 20; ++i) {
-    ASSERT_TRUE(Start(100).ok()) << i;
+    const auto started = Start(100);
+    ASSERT_TRUE(started.ok()) << i << ": " << started.status();
     pb::StopRequest stop;
     stop.set_all(true);
     auto client = Client();
