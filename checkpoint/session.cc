@@ -90,6 +90,7 @@ class Session final : public CheckpointSession {
   absl::StatusOr<ScopedFd> AttachAgent(uint64_t uffd_features);
   absl::Status MakeTracker(ScopedFd uffd, const PageSet& known);
   absl::StatusOr<std::string> FindDirectIo() const;
+  absl::Status CheckNoNewDirectIo(const std::string& before);
   void SayWeAreAtWork();
   absl::StatusOr<EpochResult> AttemptEpoch();
   struct PreCopied {
@@ -222,6 +223,7 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.before_freeze"));
   INCR_ASSIGN_OR_RETURN(Frozen frozen, FreezeAndCopy(copier, precopied.last_found));
   INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.after_thaw"));
+  INCR_RETURN_IF_ERROR(CheckNoNewDirectIo(direct));
 
   INCR_RETURN_IF_ERROR(DescribeMappings(flags, &frozen));  // Soon: files change.
   INCR_RETURN_IF_ERROR(copier.AddFromMemory());
@@ -334,6 +336,15 @@ absl::StatusOr<std::string> Session::FindDirectIo() const {
     }
   }
   return std::string();
+}
+
+// Opened while the pre-copy was at work: it may have re-armed a page under a read that began meanwhile.
+absl::Status Session::CheckNoNewDirectIo(const std::string& before) {
+  if (!before.empty()) return absl::OkStatus();
+  INCR_ASSIGN_OR_RETURN(const std::string now, FindDirectIo());
+  if (now.empty()) return absl::OkStatus();
+  tracker_.reset();
+  return absl::AbortedError(absl::StrCat(now, ": opened for direct I/O during the checkpoint"));
 }
 
 // New memory that is not yet tracked would all be copied in the freeze. Where it is much, a stop of

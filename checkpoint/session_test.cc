@@ -271,6 +271,31 @@ TEST_P(SessionTest, WithAFileOpenForDirectIoNothingIsTakenWhileTheTargetRuns) {
   }
 }
 
+// Direct from a moment after the look before the pre-copy: what the pre-copy noted is not believed.
+TEST_P(SessionTest, AFileThatTurnsDirectDuringAnEpochMakesItStartAnew) {
+  Target target({"/usr/bin/python3", "-c",
+                 absl::StrCat("import os, time\nfd = os.open('", file_, "', os.O_RDONLY)\n",
+                              "os.dup2(fd, 50)\nprint('ready', flush=True)\ntime.sleep(1000)\n")});
+  auto handle = ProcessHandle::Open(target.pid());
+  ASSERT_TRUE(handle.ok());
+  auto shared = handle->DuplicateFd(50);  // the same open file
+  ASSERT_TRUE(shared.ok()) << shared.status();
+  SessionOptions options = Options();
+  int freezes = 0;
+  options.while_frozen = [&] {
+    if (++freezes == 2) EXPECT_EQ(fcntl(shared->get(), F_SETFL, O_DIRECT), 0);
+  };
+  auto session = CheckpointSession::Start(store_.get(), target.pid(), options);
+  ASSERT_TRUE(session.ok()) << session.status();
+  ASSERT_EQ((*session)->TakeEpoch().status(), absl::OkStatus());
+  auto result = (*session)->TakeEpoch();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(freezes, 3);
+  EXPECT_EQ(result->record.epoch(), 2u);
+  EXPECT_EQ(result->record.parent(), 0u);
+  EXPECT_EQ(result->record.stats().precopy_rounds(), 0u);
+}
+
 // What is read before the freeze and after it must be what it was in between.
 TEST_P(SessionTest, LimitsThatChangeDuringAnEpochAreTakenAnew) {
   auto target = StartChaos(4, 8);

@@ -103,10 +103,6 @@ absl::StatusOr<ScopedFd> CreateAndTake(const ProcessHandle& process, RemoteSysca
   return ours;
 }
 
-}  // namespace
-
-namespace {
-
 absl::StatusOr<FrozenState> AskInside(FrozenProcess& frozen,
                                       std::optional<RemoteAddr> syscall_hint, BatchMode mode) {
   std::vector<ThreadBatch> batches = PlanStateQueries(frozen.tids());
