@@ -29,7 +29,6 @@ namespace incr {
 namespace {
 
 constexpr uint32_t kSpace = 0;  // of the first process's pages
-constexpr char kUffdTracker[] = "uffd-wp-async";
 constexpr int64_t kKeepFrozenEveryUs = 1'000'000;
 
 // Changes when the process executes another program: its memory, and every
@@ -88,7 +87,11 @@ class Session final : public CheckpointSession {
 
   absl::Status SpawnAgent();
   absl::StatusOr<ScopedFd> AttachAgent(uint64_t uffd_features);
+  absl::Status AttachWith(const std::string& tracker);
   absl::Status MakeTracker(ScopedFd uffd, const PageSet& known);
+  bool MayBeTheTrackers(const absl::Status& status) const;
+  void DemoteTracker(const absl::Status& why);
+  void DistrustTracker(const absl::Status& why);
   absl::StatusOr<std::string> FindDirectIo() const;
   absl::Status CheckNoNewDirectIo(const std::string& before);
   void SayWeAreAtWork();
@@ -116,6 +119,10 @@ class Session final : public CheckpointSession {
   std::optional<RemoteMemory> memory_;
   MmIdentity mm_{};
   uint64_t parent_ = 0;
+  bool started_ = false;  // an epoch became durable
+  int failures_in_a_row_ = 0;
+  std::vector<std::string> failed_trackers_;
+  std::vector<std::string> news_;  // warnings for the next epoch
   int64_t last_sign_of_life_us_ = 0;
   int64_t armed_us_ = 0;  // of this epoch's ArmNewMemory
 };
@@ -131,14 +138,12 @@ absl::Status Session::SpawnAgent() {
 absl::Status Session::MakeTracker(ScopedFd uffd, const PageSet& known) {
   INCR_ASSIGN_OR_RETURN(RemoteMemory memory, RemoteMemory::Open(*target_, /*writable=*/false));
   INCR_ASSIGN_OR_RETURN(mm_, ReadMmIdentity(*target_));
-  auto tracker = tracker_name_ == kUffdTracker
-                     ? NewUffdWpAsyncTracker(target_.get(), std::move(uffd))
-                     : NewCompareTracker(target_.get());
-  INCR_RETURN_IF_ERROR(tracker.status());
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<WriteTracker> tracker,
+                        NewWriteTracker(tracker_name_, target_.get(), std::move(uffd)));
   INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(*target_));
-  INCR_RETURN_IF_ERROR((*tracker)->Arm(map, known));
+  INCR_RETURN_IF_ERROR(tracker->Arm(map, known));
   memory_.emplace(std::move(memory));
-  tracker_ = *std::move(tracker);
+  tracker_ = std::move(tracker);
   tracker_->set_heartbeat([this] { SayWeAreAtWork(); });
   return absl::OkStatus();
 }
@@ -154,23 +159,59 @@ absl::StatusOr<ScopedFd> Session::AttachAgent(uint64_t uffd_features) {
 absl::Status Session::AttachFresh() {
   tracker_.reset();
   parent_ = 0;
-  std::string why;
-  INCR_ASSIGN_OR_RETURN(tracker_name_, ChooseTracker(options_.tracker, &why));
-  INCR_ASSIGN_OR_RETURN(
-      ScopedFd uffd, AttachAgent(tracker_name_ == kUffdTracker ? kUffdTrackerFeatures : 0));
+  for (;;) {
+    std::string why;
+    // Asked for by name and failed in mid-life: another one, which is said, rather than no epochs.
+    INCR_ASSIGN_OR_RETURN(tracker_name_, ChooseTracker(failed_trackers_.empty() ? options_.tracker
+                                                                                : std::string(),
+                                                       &why, failed_trackers_));
+    const absl::Status status = AttachWith(tracker_name_);
+    if (status.ok() || !MayBeTheTrackers(status)) return status;
+    if (!started_ && !options_.tracker.empty()) return status;
+    DemoteTracker(status);
+  }
+}
+
+absl::Status Session::AttachWith(const std::string& tracker) {
+  INCR_ASSIGN_OR_RETURN(ScopedFd uffd, AttachAgent(UffdFeaturesOfTracker(tracker)));
   return MakeTracker(std::move(uffd), PageSet());
+}
+
+// Not the target's end, nor another tracer, nor a thread that does not stop: `compare` would meet
+// those as well.
+bool Session::MayBeTheTrackers(const absl::Status& status) const {
+  return target_->alive() && UffdFeaturesOfTracker(tracker_name_) != 0 &&
+         !absl::IsNotFound(status) && !absl::IsAborted(status) &&
+         !absl::IsDeadlineExceeded(status) && !absl::IsFailedPrecondition(status);
+}
+
+void Session::DemoteTracker(const absl::Status& why) {
+  failed_trackers_.push_back(tracker_name_);
+  news_.push_back(absl::StrCat("the tracker ", tracker_name_, " has failed and is not used any more: ",
+                               why.message()));
+}
+
+// After an error of a Take nothing is known of what was written: the next epoch is full. Once may be
+// chance; a back end that fails twice with no epoch in between is given up.
+void Session::DistrustTracker(const absl::Status& why) {
+  tracker_.reset();
+  if (!target_->alive() || absl::IsNotFound(why)) return;
+  news_.push_back(absl::StrCat("tracking by ", tracker_name_, " began anew, with a full epoch: ",
+                               why.message()));
+  if (++failures_in_a_row_ > 1 && UffdFeaturesOfTracker(tracker_name_) != 0) DemoteTracker(why);
 }
 
 absl::Status Session::AttachRestored(uint64_t epoch, ScopedFd uffd) {
   INCR_RETURN_IF_ERROR(AttachAgent(0).status());
   std::string why;
   INCR_ASSIGN_OR_RETURN(tracker_name_, ChooseTracker(options_.tracker, &why));
-  if (tracker_name_ == kUffdTracker && !uffd.ok()) {
+  if (UffdFeaturesOfTracker(tracker_name_) != 0 && !uffd.ok()) {
     return absl::InvalidArgumentError("adopt: the restored process came without a userfaultfd");
   }
   INCR_ASSIGN_OR_RETURN(PageTable table, store_->LoadPageTable(options_.job, epoch));
   INCR_RETURN_IF_ERROR(MakeTracker(std::move(uffd), PagesOfSpace(table, kSpace)));
   parent_ = epoch;
+  started_ = true;
   return absl::OkStatus();
 }
 
@@ -187,6 +228,12 @@ absl::StatusOr<EpochResult> Session::TakeEpoch() {
   if (result.ok()) {
     tracker_->EpochDurable();
     parent_ = result->record.epoch();
+    started_ = true;
+    failures_in_a_row_ = 0;
+    const std::vector<std::string> untracked = tracker_->warnings();
+    result->warnings.insert(result->warnings.end(), untracked.begin(), untracked.end());
+    result->warnings.insert(result->warnings.end(), news_.begin(), news_.end());
+    news_.clear();
     return result;
   }
   if (tracker_ != nullptr) tracker_->EpochFailed();
@@ -255,7 +302,7 @@ absl::StatusOr<Session::PreCopied> Session::PreCopy(PageCopier& copier,
     INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(*target_));
     absl::StatusOr<TakenPages> taken = tracker_->TakeRunning(map);
     if (!taken.ok()) {
-      tracker_.reset();
+      DistrustTracker(taken.status());
       return taken.status();
     }
     ++done.rounds;
@@ -376,7 +423,7 @@ absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
   INCR_ASSIGN_OR_RETURN(frozen->map, ReadMaps(*target_));
   absl::StatusOr<TakenPages> taken = tracker_->TakeFrozen(frozen->map);
   if (!taken.ok()) {
-    tracker_.reset();
+    DistrustTracker(taken.status());
     return taken.status();
   }
   frozen->gone = std::move(taken->gone);

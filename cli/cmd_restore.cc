@@ -21,8 +21,6 @@
 namespace incr {
 namespace {
 
-constexpr char kUffdTracker[] = "uffd-wp-async";
-
 // The restored process takes our descriptors 0..2 in place of a terminal or pipe that it had. A
 // detached one must not keep ours: whoever reads the other end would wait for its end. A
 // file that the user redirected to is meant.
@@ -87,7 +85,7 @@ absl::StatusOr<RestoreOptions> OptionsFor(const RestoreArgs& args) {
   if (!args.track) return options;
   std::string why;
   INCR_ASSIGN_OR_RETURN(const std::string tracker, ChooseTracker(args.tracking.tracker, &why));
-  if (tracker == kUffdTracker) options.uffd_features = kUffdTrackerFeatures;
+  options.uffd_features = UffdFeaturesOfTracker(tracker);
   return options;
 }
 

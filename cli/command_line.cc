@@ -8,9 +8,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "cli/help_text.h"
 #include "cli/job_name.h"
 #include "cli/json.h"
+#include "tracker/write_tracker.h"
 
 namespace incr {
 namespace {
@@ -19,6 +21,11 @@ PrintArgs UsageError(const std::string& what, const std::string& verb) {
   return {absl::StrCat(CleanText(what), " (see: incr-ckpt help", verb.empty() ? "" : " ", verb,
                        ")"),
           true};
+}
+
+std::string TrackerHelp() {
+  return absl::StrCat("How writes are noticed: ", absl::StrJoin(TrackerNames(), ", "),
+                      " (default: the best that works)");
 }
 
 // CLI11's tree of options and the values it fills in. Lives for one parse.
@@ -63,7 +70,7 @@ class Parser {
     command->add_option("--job", args->job, "The job's name (default: COMMAND-PID)")
         ->type_name("NAME");
     command->add_option("--tracker", args->tracker,
-                        "uffd-wp-async or compare (default: the best that works)")
+                        TrackerHelp())
         ->type_name("NAME");
     command->add_flag("--allow-unsupported", args->allow_unsupported,
                       "Leave out what cannot be saved, with a warning, instead of failing");
@@ -99,7 +106,7 @@ class Parser {
                                             "Track it again: an epoch every SEC seconds")
                             ->type_name("SEC");
     restore->add_option("--tracker", restore_.tracking.tracker,
-                        "uffd-wp-async or compare (default: the best that works)")
+                        TrackerHelp())
         ->type_name("NAME");
     restore->add_flag("--allow-unsupported", restore_.tracking.allow_unsupported,
                       "For its next epochs: leave out what cannot be saved");
@@ -134,7 +141,8 @@ class Parser {
   }
 
   static bool IsTracker(const std::string& name) {
-    return name.empty() || name == "uffd-wp-async" || name == "compare";
+    const std::vector<std::string> names = TrackerNames();
+    return name.empty() || std::find(names.begin(), names.end(), name) != names.end();
   }
 
   CommandArgs Result() {
@@ -148,7 +156,7 @@ class Parser {
     }
     if (tracking != nullptr && !IsTracker(tracking->tracker)) {
       return UsageError(absl::StrCat("--tracker ", tracking->tracker,
-                                     ": there are uffd-wp-async and compare"),
+                                     ": there are ", absl::StrJoin(TrackerNames(), ", ")),
                         verb);
     }
     for (const std::string* job : {&start_.tracking.job, &run_.tracking.job, &list_.job,

@@ -1,5 +1,7 @@
 // No kernel help beyond /proc/<pid>/pagemap, which every kernel has: all content is read and
 // hashed at the freeze. Slow, and simple enough to be the oracle for the others.
+#include "tracker/compare_tracker.h"
+
 #include <algorithm>
 #include <utility>
 #include <vector>

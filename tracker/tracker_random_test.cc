@@ -165,10 +165,7 @@ class RandomOperations {
 class TrackerRandomTest : public ::testing::TestWithParam<BackEnd> {
  protected:
   void SetUp() override {
-    std::string why;
-    if (GetParam().traits && !ChooseTracker("uffd-wp-async", &why).ok()) {
-      GTEST_SKIP() << ChooseTracker("uffd-wp-async", &why).status();
-    }
+    if (const absl::Status works = GetParam().Works(); !works.ok()) GTEST_SKIP() << works;
     seed_ = Seed();
     std::printf("INCR_TRACKER_SEED=%lu\n", seed_);
     rig_.emplace(GetParam(), kFilePages * kPageSize + 100);
@@ -221,7 +218,7 @@ TEST_P(TrackerRandomTest, TheImageIsTheMemoryWhileEverythingMoves) {
     while (!stop) operations.One();
   });
   // Comparing is slow where a thread writes and others want the processor too.
-  const int epochs = GetParam().traits ? 120 : 40;
+  const int epochs = GetParam().compares() ? 40 : 120;
   for (int epoch = 1; epoch <= epochs && !HasFailure(); ++epoch) {
     rig_->Epoch(RandomOptions(random));
     if (FailedAt(epoch)) break;

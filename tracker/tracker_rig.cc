@@ -102,9 +102,18 @@ const std::string& ZeroPage() {
 void PrintTo(const BackEnd& back_end, std::ostream* out) { *out << back_end.name; }
 
 std::vector<BackEnd> AllBackEnds() {
-  return {{"UffdWpAsync", ProbeUffdTrackerTraits()},
-          {"UffdWpAsyncOldKernel", UffdTrackerTraits()},
-          {"Compare", std::nullopt}};
+  std::vector<BackEnd> all = {{"UffdWpAsync", "uffd-wp-async", ProbeUffdTrackerTraits()},
+                              {"UffdWpAsyncOldKernel", "uffd-wp-async", UffdTrackerTraits()},
+                              {"Compare", "compare", std::nullopt}};
+  if (const char* only = std::getenv("INCR_TRACKER")) {
+    std::erase_if(all, [&](const BackEnd& back_end) { return back_end.tracker != only; });
+  }
+  return all;
+}
+
+absl::Status BackEnd::Works() const {
+  std::string why;
+  return ChooseTracker(tracker, &why).status();
 }
 
 TrackerRig::TrackerRig(const BackEnd& back_end, uint64_t file_bytes)
@@ -196,18 +205,19 @@ MemoryMapping TrackerRig::MappingAt(uint64_t address) const {
 }
 
 void TrackerRig::MakeTracker() {
-  if (!back_end_.traits) {
-    auto tracker = NewCompareTracker(&*process_);
-    ASSERT_TRUE(tracker.ok()) << tracker.status();
-    tracker_ = *std::move(tracker);
-    return;
+  const uint64_t features = UffdFeaturesOfTracker(back_end_.tracker);
+  ScopedFd uffd;
+  if (features != 0) {
+    auto frozen = FrozenProcess::Freeze(*process_);
+    ASSERT_TRUE(frozen.ok()) << frozen.status();
+    auto created = CreateRemoteUserfaultfd(*frozen, features);
+    ASSERT_TRUE(created.ok()) << created.status();
+    ASSERT_TRUE((*std::move(frozen)).Thaw().ok());
+    uffd = *std::move(created);
   }
-  auto frozen = FrozenProcess::Freeze(*process_);
-  ASSERT_TRUE(frozen.ok()) << frozen.status();
-  auto uffd = CreateRemoteUserfaultfd(*frozen, kUffdTrackerFeatures);
-  ASSERT_TRUE(uffd.ok()) << uffd.status();
-  ASSERT_TRUE((*std::move(frozen)).Thaw().ok());
-  auto tracker = NewUffdWpAsyncTracker(&*process_, *std::move(uffd), *back_end_.traits);
+  auto tracker = back_end_.traits
+                     ? NewUffdWpAsyncTracker(&*process_, std::move(uffd), *back_end_.traits)
+                     : NewWriteTracker(back_end_.tracker, &*process_, std::move(uffd));
   ASSERT_TRUE(tracker.ok()) << tracker.status();
   tracker_ = *std::move(tracker);
 }
@@ -255,7 +265,7 @@ void TrackerRig::Copy(const PageSet& pages, bool put_back, Image* image) {
   }
   for (const PageRange& run : unreadable.runs()) {
     // A session counts such pages as gone. Only a back end that cannot see markers may need it.
-    if (!back_end_.traits || back_end_.traits->markers_visible) {
+    if (back_end_.sees_markers()) {
       ADD_FAILURE() << "frozen, but unreadable: page " << std::hex << run.first;
     }
     image->erase(image->lower_bound(run.first), image->lower_bound(run.end()));

@@ -28,10 +28,18 @@
 namespace incr {
 
 struct BackEnd {
-  std::string name;                         // of the test instance
-  std::optional<UffdTrackerTraits> traits;  // uffd-wp-async; none: compare
+  std::string name;     // of the test instance
+  std::string tracker;  // as for --tracker
+  // uffd-wp-async as on another kernel; none: as it is here.
+  std::optional<UffdTrackerTraits> traits;
+
+  absl::Status Works() const;  // or why it cannot on this machine
+  bool compares() const { return tracker == "compare"; }
+  // Tells a dropped private copy of a file's page from a swapped one.
+  bool sees_markers() const { return !traits || traits->markers_visible; }
 };
 void PrintTo(const BackEnd& back_end, std::ostream* out);
+// INCR_TRACKER=name: only that one.
 std::vector<BackEnd> AllBackEnds();
 
 class TrackerRig {

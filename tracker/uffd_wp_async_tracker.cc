@@ -25,7 +25,7 @@
 namespace incr {
 
 // WP_UNPOPULATED: PAGEMAP_SCAN refuses to protect anonymous memory without it.
-const uint64_t kUffdTrackerFeatures = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED;
+const uint64_t kUffdWpAsyncFeatures = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED;
 
 namespace {
 

@@ -1,4 +1,4 @@
-// uffd_wp_async_tracker.h — what differs between kernels for this back end.
+// uffd_wp_async_tracker.h — the kernel notes the first write to each page by itself (Linux 6.7).
 #ifndef INCR_CKPT_TRACKER_UFFD_WP_ASYNC_TRACKER_H_
 #define INCR_CKPT_TRACKER_UFFD_WP_ASYNC_TRACKER_H_
 
@@ -9,7 +9,10 @@
 
 namespace incr {
 
-// Found by use, in this process; about 1 ms.
+// The target's userfaultfd is created with these.
+extern const uint64_t kUffdWpAsyncFeatures;
+
+// What differs between kernels. Found by use, in this process; about 1 ms.
 UffdTrackerTraits ProbeUffdTrackerTraits();
 
 // Tests run every kernel's way.

@@ -1,18 +1,17 @@
 #include "tracker/write_tracker.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "process/features.h"
 #include "process/kernel_abi.h"
 #include "process/tracking_probes.h"
+#include "tracker/compare_tracker.h"
 #include "tracker/uffd_wp_async_tracker.h"
 
 namespace incr {
-namespace {
-
-constexpr char kUffdWpAsync[] = "uffd-wp-async";
-constexpr char kCompare[] = "compare";
-
-}  // namespace
 
 UffdTrackerTraits ProbeUffdTrackerTraits() {
   UffdTrackerTraits traits;
@@ -22,33 +21,100 @@ UffdTrackerTraits ProbeUffdTrackerTraits() {
   return traits;
 }
 
-absl::StatusOr<std::unique_ptr<WriteTracker>> NewUffdWpAsyncTracker(const ProcessHandle* process,
-                                                                    ScopedFd uffd) {
-  return NewUffdWpAsyncTracker(process, std::move(uffd), ProbeUffdTrackerTraits());
+namespace {
+
+using TrackerOr = absl::StatusOr<std::unique_ptr<WriteTracker>>;
+
+struct BackEndInfo {
+  const char* name;
+  uint64_t uffd_features;
+  Feature (*probe)();
+  const char* how;  // for people
+  TrackerOr (*make)(const ProcessHandle* process, ScopedFd uffd);
+};
+
+// Best first.
+const BackEndInfo* BackEnds(size_t* count) {
+  static const BackEndInfo kBackEnds[] = {
+      {"uffd-wp-async", kUffdWpAsyncFeatures, ProbeUffdWpAsync,
+       "the kernel notes the first write to each page (userfaultfd WP_ASYNC, PAGEMAP_SCAN)",
+       [](const ProcessHandle* process, ScopedFd uffd) -> TrackerOr {
+         return NewUffdWpAsyncTracker(process, std::move(uffd), ProbeUffdTrackerTraits());
+       }},
+      {"compare", 0, [] { return Feature{"compare", true, "", ""}; },
+       "every page is read and hashed at each checkpoint",
+       [](const ProcessHandle* process, ScopedFd) { return NewCompareTracker(process); }},
+  };
+  *count = std::size(kBackEnds);
+  return kBackEnds;
 }
 
-absl::StatusOr<std::string> ChooseTracker(absl::string_view requested, std::string* why) {
-  if (requested == kCompare) {
-    *why = "as asked for";
-    return std::string(kCompare);
+const BackEndInfo* Find(absl::string_view name) {
+  size_t count = 0;
+  const BackEndInfo* all = BackEnds(&count);
+  const BackEndInfo* found =
+      std::find_if(all, all + count, [&](const BackEndInfo& info) { return info.name == name; });
+  return found == all + count ? nullptr : found;
+}
+
+absl::Status Unknown(absl::string_view name) {
+  return absl::InvalidArgumentError(absl::StrCat("no tracker is called \"", name, "\": there are ",
+                                                 absl::StrJoin(TrackerNames(), ", ")));
+}
+
+}  // namespace
+
+std::vector<std::string> TrackerNames() {
+  size_t count = 0;
+  const BackEndInfo* all = BackEnds(&count);
+  std::vector<std::string> names;
+  for (size_t i = 0; i < count; ++i) names.push_back(all[i].name);
+  return names;
+}
+
+uint64_t UffdFeaturesOfTracker(absl::string_view name) {
+  const BackEndInfo* info = Find(name);
+  return info == nullptr ? 0 : info->uffd_features;
+}
+
+absl::StatusOr<std::unique_ptr<WriteTracker>> NewWriteTracker(absl::string_view name,
+                                                              const ProcessHandle* process,
+                                                              ScopedFd uffd) {
+  const BackEndInfo* info = Find(name);
+  if (info == nullptr) return Unknown(name);
+  if (info->uffd_features != 0 && !uffd.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": no userfaultfd given"));
   }
-  if (!requested.empty() && requested != kUffdWpAsync) {
-    return absl::InvalidArgumentError(absl::StrCat("no tracker is called \"", requested,
-                                                   "\": there are ", kUffdWpAsync, " and ",
-                                                   kCompare));
-  }
-  const Feature wp_async = ProbeUffdWpAsync();
-  if (wp_async.works) {
-    *why = "the kernel notes the first write to each page (userfaultfd WP_ASYNC, PAGEMAP_SCAN)";
-    return std::string(kUffdWpAsync);
-  }
+  return info->make(process, std::move(uffd));
+}
+
+absl::StatusOr<std::string> ChooseTracker(absl::string_view requested, std::string* why,
+                                          const std::vector<std::string>& avoid) {
   if (!requested.empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(requested, " cannot work here: ", wp_async.detail));
+    const BackEndInfo* info = Find(requested);
+    if (info == nullptr) return Unknown(requested);
+    const Feature feature = info->probe();
+    if (!feature.works) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(requested, " cannot work here: ", feature.detail));
+    }
+    *why = absl::StrCat("as asked for: ", info->how);
+    return std::string(requested);
   }
-  *why = absl::StrCat("every page is read and hashed at each checkpoint, because uffd-wp-async "
-                      "cannot work here: ", wp_async.detail);
-  return std::string(kCompare);
+  size_t count = 0;
+  const BackEndInfo* all = BackEnds(&count);
+  std::string rejected;
+  for (const BackEndInfo* info = all; info != all + count; ++info) {
+    if (std::find(avoid.begin(), avoid.end(), info->name) != avoid.end()) continue;
+    const Feature feature = info->probe();
+    if (feature.works) {
+      *why = absl::StrCat(info->how, rejected);
+      return std::string(info->name);
+    }
+    absl::StrAppend(&rejected, rejected.empty() ? ", because " : "; ", info->name,
+                    " cannot work here: ", feature.detail);
+  }
+  return absl::FailedPreconditionError(absl::StrCat("no tracker is left", rejected));
 }
 
 }  // namespace incr

@@ -78,18 +78,24 @@ class WriteTracker {
   virtual std::vector<std::string> warnings() const { return {}; }
 };
 
-// `uffd`: created in the target with kUffdTrackerFeatures, tracking ends when it closes.
-// `process` outlives the tracker.
-extern const uint64_t kUffdTrackerFeatures;
-absl::StatusOr<std::unique_ptr<WriteTracker>> NewUffdWpAsyncTracker(const ProcessHandle* process,
-                                                                    ScopedFd uffd);
+// The back ends there are, best first: what --tracker takes.
+std::vector<std::string> TrackerNames();
 
-// No kernel help: every page is hashed against the last epoch. The oracle.
-absl::StatusOr<std::unique_ptr<WriteTracker>> NewCompareTracker(const ProcessHandle* process);
+// UFFD_FEATURE_*: how the userfaultfd is to be created in the target that the back end `name` works
+// with; 0: it needs none.
+uint64_t UffdFeaturesOfTracker(absl::string_view name);
 
-// Which back end to use: `requested` if not empty (an error names why it cannot work),
-// else the best that works here. `why` gets a sentence for doctor.
-absl::StatusOr<std::string> ChooseTracker(absl::string_view requested, std::string* why);
+// `name` is one of TrackerNames(). `uffd`: created in the target with UffdFeaturesOfTracker(name);
+// tracking ends when it closes. `process` outlives the tracker.
+absl::StatusOr<std::unique_ptr<WriteTracker>> NewWriteTracker(absl::string_view name,
+                                                              const ProcessHandle* process,
+                                                              ScopedFd uffd);
+
+// Which back end to use: `requested` if not empty (an error names why it cannot work), else the best
+// that works here and is none of `avoid` (those that have failed this target). `why` gets a sentence
+// for doctor.
+absl::StatusOr<std::string> ChooseTracker(absl::string_view requested, std::string* why,
+                                          const std::vector<std::string>& avoid = {});
 
 }  // namespace incr
 

@@ -41,15 +41,12 @@ PageSet InArena(const PageSet& pages, uint64_t count = 1 << 20) {
 class WriteTrackerTest : public ::testing::TestWithParam<BackEnd> {
  protected:
   void SetUp() override {
-    std::string why;
-    if (GetParam().traits && !ChooseTracker("uffd-wp-async", &why).ok()) {
-      GTEST_SKIP() << ChooseTracker("uffd-wp-async", &why).status();
-    }
+    if (const absl::Status works = GetParam().Works(); !works.ok()) GTEST_SKIP() << works;
     rig_.emplace(GetParam());
   }
   // Does this back end tell a dropped private copy from a swapped one? If not it is saved.
-  bool sees_markers() const { return compares() || GetParam().traits->markers_visible; }
-  bool compares() const { return !GetParam().traits.has_value(); }
+  bool sees_markers() const { return GetParam().sees_markers(); }
+  bool compares() const { return GetParam().compares(); }
   // Is memory that was only read empty? Else it is content, of zeros. Compare takes the zero
   // page for content too.
   bool reading_leaves_empty() const { return !compares() && KernelMapsZeroPage(); }
