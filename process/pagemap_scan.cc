@@ -30,7 +30,11 @@ absl::StatusOr<PagemapScanner> PagemapScanner::Open(const ProcessHandle& process
   if (!process.alive()) {
     return absl::NotFoundError(absl::StrFormat("process %d has exited", process.pid()));
   }
-  return PagemapScanner(std::move(fd));
+  // Of an empty range, to see whether the call is known.
+  pm_scan_arg nothing{};
+  nothing.size = sizeof nothing;
+  const bool can_scan = ::ioctl(fd.get(), PAGEMAP_SCAN, &nothing) >= 0;
+  return PagemapScanner(std::move(fd), can_scan);
 }
 
 absl::Status PagemapScanner::Scan(PageRange range, const ScanQuery& query,

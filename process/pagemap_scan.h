@@ -9,6 +9,7 @@
 #define INCR_CKPT_PROCESS_PAGEMAP_SCAN_H_
 
 #include <cstdint>
+#include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -49,9 +50,12 @@ class PagemapScanner {
   // kNotFound when the target's memory is gone.
   absl::Status CheckAlive() const;
 
+  bool can_scan() const { return can_scan_; }  // this kernel has PAGEMAP_SCAN
+
  private:
-  explicit PagemapScanner(ScopedFd fd) : fd_(std::move(fd)) {}
+  PagemapScanner(ScopedFd fd, bool can_scan) : fd_(std::move(fd)), can_scan_(can_scan) {}
   ScopedFd fd_;
+  bool can_scan_;
 };
 
 }  // namespace incr

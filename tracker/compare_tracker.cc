@@ -2,24 +2,20 @@
 // hashed at the freeze. Slow, and simple enough to be the oracle for the others.
 #include "tracker/compare_tracker.h"
 
-#include <algorithm>
 #include <utility>
-#include <vector>
 
 #include "base/status.h"
-#include "process/kernel_abi.h"
 #include "process/pagemap_scan.h"
 #include "process/remote_memory.h"
 #include "tracker/content_comparer.h"
 #include "tracker/content_view.h"
 #include "tracker/epoch_ledger.h"
+#include "tracker/pagemap_content.h"
 #include "tracker/shared_content.h"
 #include "tracker/write_tracker.h"
 
 namespace incr {
 namespace {
-
-constexpr uint64_t kEntriesAtOnce = 64 * 1024;  // 512 KiB for 256 MiB of target
 
 class CompareTracker final : public WriteTracker {
  public:
@@ -86,24 +82,13 @@ absl::Status CompareTracker::Compare(const MemoryMap& map) {
 }
 
 absl::Status CompareTracker::ComparePrivate(const PagemapScanner& scanner, PageRange range) {
-  std::vector<uint64_t> entries(std::min(range.count, kEntriesAtOnce));
-  while (range.count > 0) {
-    const PageRange part{range.first, std::min(range.count, kEntriesAtOnce)};
-    INCR_RETURN_IF_ERROR(scanner.ReadEntries(part, entries.data()));
-    PageSet own;
-    for (uint64_t i = 0; i < part.count; ++i) {
-      const uint64_t entry = entries[i];
-      if ((entry & (kPagemapPresent | kPagemapSwapped)) == 0) continue;
-      if ((entry & (kPagemapFile | kPagemapGuard)) != 0 || IsMarker(entry)) continue;
-      own.Add({part.first + i, 1});
-    }
-    for (PageRange run : own.runs()) {
-      INCR_RETURN_IF_ERROR(
-          VisitProcessPages(memory_, run, [&](uint64_t page, const uint8_t* bytes) {
-            comparer_.Visit(page, bytes);
-          }));
-    }
-    range = {part.end(), range.count - part.count};
+  PageSet own;
+  INCR_RETURN_IF_ERROR(VisitPrivateContent(
+      scanner, range, [&](uint64_t page, uint64_t) { own.Add({page, 1}); }));
+  for (PageRange run : own.runs()) {
+    INCR_RETURN_IF_ERROR(VisitProcessPages(memory_, run, [&](uint64_t page, const uint8_t* bytes) {
+      comparer_.Visit(page, bytes);
+    }));
   }
   return absl::OkStatus();
 }
