@@ -236,7 +236,10 @@ bool LastingState::operator==(const LastingState& other) const {
     image.mutable_processes(0)->clear_command_line();
     return image.SerializeAsString();
   };
-  return unsupported == other.unsupported && without_names(image) == without_names(other.image);
+  const auto same_root = fs.root == other.fs.root && fs.root_stat.st_ino == other.fs.root_stat.st_ino &&
+                         fs.root_stat.st_dev == other.fs.root_stat.st_dev;
+  return same_root && fs.umask == other.fs.umask && fs.same_network == other.fs.same_network &&
+         unsupported == other.unsupported && without_names(image) == without_names(other.image);
 }
 
 absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target) {
@@ -254,6 +257,7 @@ absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target) {
   INCR_RETURN_IF_ERROR(CaptureExe(target, process->mutable_exe()));
   INCR_RETURN_IF_ERROR(CaptureLayout(target, facts, process->mutable_layout()));
   INCR_RETURN_IF_ERROR(CaptureLimits(target, process));
+  INCR_ASSIGN_OR_RETURN(lasting.fs, ReadFsContext(target));
   utsname names;
   if (::uname(&names) == 0) lasting.image.mutable_machine()->set_kernel_release(names.release);
   return lasting;

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "process/fd_table.h"
 #include "process/memory_map.h"
 #include "process/process_handle.h"
 #include "process/thread_state.h"
@@ -21,6 +22,7 @@ namespace incr {
 struct LastingState {
   pb::Image image;  // one process, and warnings
   std::vector<std::string> unsupported;
+  FsContext fs;  // the working directory apart: programs change it, and one look in the freeze tells
   // Names and arguments apart: for people only, and some programs change them all the time.
   bool operator==(const LastingState& other) const;
 };

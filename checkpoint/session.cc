@@ -30,6 +30,8 @@ namespace {
 
 constexpr uint32_t kSpace = 0;  // of the first process's pages
 constexpr int64_t kKeepFrozenEveryUs = 1'000'000;
+constexpr int64_t kFlagsFreshUs = 1'000'000;
+constexpr uint64_t kKeptBufferPages = 4096;  // 16 MiB
 
 // Changes when the process executes another program: its memory, and every
 // registration of ours, is then gone.
@@ -38,9 +40,13 @@ struct MmIdentity {
   bool operator==(const MmIdentity&) const = default;
 };
 
+MmIdentity MmIdentityOf(const ProcessFacts& facts) {
+  return {facts.start_code, facts.start_stack, facts.arg_start, facts.env_start};
+}
+
 absl::StatusOr<MmIdentity> ReadMmIdentity(const ProcessHandle& target) {
   INCR_ASSIGN_OR_RETURN(ProcessFacts facts, ReadProcessFacts(target));
-  return MmIdentity{facts.start_code, facts.start_stack, facts.arg_start, facts.env_start};
+  return MmIdentityOf(facts);
 }
 
 // While the target stands still this thread must not wait for a CPU (a thread's nice value is its
@@ -108,7 +114,10 @@ class Session final : public CheckpointSession {
   absl::Status CopyWhileFrozen(PageCopier& copier, Frozen* frozen);
   absl::Status Freeze(const AgentClient::FreezeOptions& options);
   absl::StatusOr<AgentClient::Thawed> Thaw();
-  absl::Status DescribeMappings(const MemoryMap& flags, Frozen* frozen);
+  absl::Status DescribeMappings(Frozen* frozen);
+  bool HasFlagsOfAll(const MemoryMap& map) const;
+  absl::Status ReadFlags();
+  absl::Status RefreshFlags();
 
   Store* const store_;
   const std::unique_ptr<ProcessHandle> target_;
@@ -119,6 +128,10 @@ class Session final : public CheckpointSession {
   std::optional<RemoteMemory> memory_;
   MmIdentity mm_{};
   uint64_t parent_ = 0;
+  uint64_t faults_seen_ = 0;     // of the target, at the start of the last epoch that got through its freeze
+  MemoryMap flags_;              // with VmFlags
+  int64_t flags_read_us_ = 0;
+  CopyBuffer copy_buffer_;
   bool started_ = false;  // an epoch became durable
   int failures_in_a_row_ = 0;
   std::vector<std::string> failed_trackers_;
@@ -246,22 +259,26 @@ absl::StatusOr<EpochResult> Session::TakeEpoch() {
 absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   const Stopwatch total;
   armed_us_ = 0;
-  INCR_ASSIGN_OR_RETURN(MmIdentity mm, ReadMmIdentity(*target_));
+  INCR_ASSIGN_OR_RETURN(const ProcessFacts facts, ReadProcessFacts(*target_));
   // After an exec, or after a tracker error, nothing known of the memory holds: start
   // a full epoch rather than go on blind.
-  if (tracker_ == nullptr || mm != mm_) INCR_RETURN_IF_ERROR(AttachFresh());
+  if (tracker_ == nullptr || MmIdentityOf(facts) != mm_) INCR_RETURN_IF_ERROR(AttachFresh());
   if (!agent_) INCR_RETURN_IF_ERROR(AttachAgent(0).status());
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<EpochWriter> writer,
                         store_->BeginEpoch(options_.job, parent_));
-  PageCopier copier(&*memory_, writer.get(), kSpace);
+  PageCopier copier(&*memory_, writer.get(), kSpace, &copy_buffer_);
 
-  INCR_ASSIGN_OR_RETURN(MemoryMap flags, ReadSmaps(*target_));
+  INCR_RETURN_IF_ERROR(RefreshFlags());
   EpochResult result;
   PreCopied precopied;
   INCR_ASSIGN_OR_RETURN(const std::string direct, FindDirectIo());
   if (direct.empty()) {
-    INCR_RETURN_IF_ERROR(ArmNewMemory());
-    INCR_ASSIGN_OR_RETURN(precopied, PreCopy(copier, *writer));
+    // The first write to a page that is tracked is a fault: few faults, few pages. (Or more, if others
+    // write to its memory: then the freeze is longer.)
+    if (parent_ == 0 || facts.faults - faults_seen_ > options_.precopy_target_pages) {
+      INCR_RETURN_IF_ERROR(ArmNewMemory());
+      INCR_ASSIGN_OR_RETURN(precopied, PreCopy(copier, *writer));
+    }
   } else {
     result.warnings.push_back(absl::StrCat(
         direct, ": open for direct I/O, which writes to memory unseen; all pages are copied in the "
@@ -269,11 +286,13 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   }
   INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.before_freeze"));
   INCR_ASSIGN_OR_RETURN(Frozen frozen, FreezeAndCopy(copier, precopied.last_found));
+  faults_seen_ = facts.faults;
   INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.after_thaw"));
   INCR_RETURN_IF_ERROR(CheckNoNewDirectIo(direct));
 
-  INCR_RETURN_IF_ERROR(DescribeMappings(flags, &frozen));  // Soon: files change.
+  INCR_RETURN_IF_ERROR(DescribeMappings(&frozen));  // Soon: files change.
   INCR_RETURN_IF_ERROR(copier.AddFromMemory());
+  if (copy_buffer_.pages > kKeptBufferPages) copy_buffer_ = {};
   for (const PageRange& run : frozen.gone.runs()) {
     INCR_RETURN_IF_ERROR(writer->AddGone(kSpace, run));
   }
@@ -333,7 +352,10 @@ absl::StatusOr<Session::Frozen> Session::FreezeAndCopy(PageCopier& copier,
   INCR_RETURN_IF_ERROR(Freeze({.allow_unsupported = options_.allow_unsupported}));
   frozen.time_us = WallMicros();
   const absl::Status copied = CopyWhileFrozen(copier, &frozen);
-  if (options_.while_frozen) options_.while_frozen();
+  if (options_.while_frozen) {
+    options_.while_frozen();
+    (void)agent_->MapsRead();
+  }
   INCR_ASSIGN_OR_RETURN(AgentClient::Thawed thawed, Thaw());
   INCR_RETURN_IF_ERROR(CheckSameMemory());
   INCR_RETURN_IF_ERROR(copied);
@@ -420,7 +442,11 @@ absl::Status Session::CheckSameMemory() const {
 }
 
 absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
-  INCR_ASSIGN_OR_RETURN(frozen->map, ReadMaps(*target_));
+  absl::StatusOr<MemoryMap> map = ReadMaps(*target_);
+  // An oracle wants to see what we see: not the rseq area of a thread that has run again.
+  if (!options_.while_frozen) (void)agent_->MapsRead();  // If it is gone, Thaw() will tell.
+  INCR_RETURN_IF_ERROR(map.status());
+  frozen->map = *std::move(map);
   absl::StatusOr<TakenPages> taken = tracker_->TakeFrozen(frozen->map);
   if (!taken.ok()) {
     DistrustTracker(taken.status());
@@ -445,20 +471,34 @@ absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
 
 // After the thaw: `frozen->map` is the moment's truth, only file identities and VM flags are
 // looked up now.
-absl::Status Session::DescribeMappings(const MemoryMap& flags, Frozen* frozen) {
-  const bool all_known = std::all_of(
-      frozen->map.begin(), frozen->map.end(), [&](const MemoryMapping& mapping) {
-        return std::any_of(flags.begin(), flags.end(), [&](const MemoryMapping& flagged) {
-          return flagged.start == mapping.start && flagged.end == mapping.end;
-        });
-      });
-  MemoryMap fresh;
-  if (!all_known) {
-    INCR_ASSIGN_OR_RETURN(fresh, ReadSmaps(*target_));
+absl::Status Session::DescribeMappings(Frozen* frozen) {
+  if (!HasFlagsOfAll(frozen->map)) INCR_RETURN_IF_ERROR(ReadFlags());
+  return CaptureMappings(*target_, frozen->map, flags_, frozen->time_us, options_.allow_unsupported,
+                         frozen->image.mutable_processes(0), &frozen->image);
+}
+
+bool Session::HasFlagsOfAll(const MemoryMap& map) const {
+  auto flagged = flags_.begin();
+  return std::all_of(map.begin(), map.end(), [&](const MemoryMapping& mapping) {
+    while (flagged != flags_.end() && flagged->start < mapping.start) ++flagged;
+    return flagged != flags_.end() && flagged->SameButFlags(mapping);
+  });
+}
+
+absl::Status Session::ReadFlags() {
+  INCR_ASSIGN_OR_RETURN(flags_, ReadSmaps(*target_));
+  flags_read_us_ = MonotonicMicros();
+  return absl::OkStatus();
+}
+
+// The kernel gives them only with statistics for which it walks every page table, 10 ms per GiB. So
+// they are up to a second old, which only epochs that follow faster can tell: advice (madvise)
+// of the last second may be missing in those.
+absl::Status Session::RefreshFlags() {
+  if (flags_read_us_ != 0 && MonotonicMicros() - flags_read_us_ < kFlagsFreshUs) {
+    return absl::OkStatus();
   }
-  return CaptureMappings(*target_, frozen->map, all_known ? flags : fresh, frozen->time_us,
-                         options_.allow_unsupported, frozen->image.mutable_processes(0),
-                         &frozen->image);
+  return ReadFlags();
 }
 
 absl::StatusOr<std::unique_ptr<Session>> NewSession(Store* store, pid_t pid,

@@ -18,6 +18,7 @@ namespace incr {
 namespace {
 
 // A failing epoch must not be retried in a hot loop, however short the interval.
+constexpr int64_t kMaxBacklogUs = 100'000;
 constexpr int64_t kMinRetryUs = 100'000;
 constexpr char kStopped[] = "stopped";
 
@@ -215,7 +216,11 @@ absl::StatusOr<pb::EpochReply> Job::TakeEpoch(CheckpointSession& session) {
   absl::MutexLock lock(&mutex_);
   SetState("tracking");
   status_.set_tracker(session.tracker_name());
-  next_due_us_ = interval_us() == 0 ? 0 : start_us + interval_us();
+  // In step with the clock: an epoch that took longer than the interval is made up for, within reason.
+  const bool was_due = next_due_us_ != 0 && next_due_us_ <= start_us;
+  const int64_t next_us = (was_due ? next_due_us_ : start_us) + interval_us();
+  next_due_us_ =
+      interval_us() == 0 ? 0 : std::max(next_us, MonotonicMicros() - kMaxBacklogUs);
   if (reply.ok()) {
     status_.set_last_epoch(reply->epoch());
     status_.set_epochs_taken(status_.epochs_taken() + 1);

@@ -143,7 +143,8 @@ TEST_F(JobTableTest, ASlowEpochDoesNotPileUpOthers) {
   EXPECT_EQ(world_.begun(), begun + 1);
   world_.HoldEpochs(false);
   ::usleep(50'000);
-  EXPECT_LE(world_.begun(), begun + 5);
+  // At most 0.1 s of them is made up for.
+  EXPECT_LE(world_.begun(), begun + 1 + 5 + 3);
 }
 
 TEST_F(JobTableTest, AFailedFirstEpochEndsTheJob) {

@@ -140,6 +140,12 @@ absl::string_view Unsupported(const MemoryMapping& mapping) {
 
 }  // namespace
 
+bool MemoryMapping::SameButFlags(const MemoryMapping& other) const {
+  return start == other.start && end == other.end && prot == other.prot &&
+         shared == other.shared && offset == other.offset && dev_major == other.dev_major &&
+         dev_minor == other.dev_minor && inode == other.inode && name == other.name;
+}
+
 bool MemoryMapping::HasFlag(absl::string_view two_letters) const {
   if (!has_vm_flags) return false;
   for (absl::string_view flag : absl::StrSplit(vm_flags, ' ')) {

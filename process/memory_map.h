@@ -39,6 +39,7 @@ struct MemoryMapping {
   bool HasFlag(absl::string_view two_letters) const;
   bool is_file() const { return inode != 0; }
   bool operator==(const MemoryMapping&) const = default;
+  bool SameButFlags(const MemoryMapping& other) const;  // all but the VmFlags
 };
 
 using MemoryMap = std::vector<MemoryMapping>;  // by address

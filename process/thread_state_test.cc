@@ -32,10 +32,10 @@ namespace incr {
 namespace {
 
 FrozenState MustCapture(FrozenProcess& frozen, BatchMode mode = BatchMode::kFastIfAllowed) {
-  auto state = CaptureInjectedState(frozen, mode);
+  auto state = CaptureOuterState(frozen);
   EXPECT_TRUE(state.ok()) << state.status();
   if (!state.ok()) return {};
-  const absl::Status rest = CaptureRemainingState(frozen, &*state);
+  const absl::Status rest = CaptureInjectedState(frozen, mode, &*state);
   EXPECT_TRUE(rest.ok()) << rest;
   return *std::move(state);
 }
@@ -74,9 +74,9 @@ absl::Status FreezeCaptureThaw(const ProcessHandle& process, int64_t* frozen_us 
   const Stopwatch watch;
   auto frozen = FrozenProcess::Freeze(process);
   INCR_RETURN_IF_ERROR(frozen.status());
-  auto state = CaptureInjectedState(*frozen);
+  auto state = CaptureOuterState(*frozen);
   INCR_RETURN_IF_ERROR(state.status());
-  INCR_RETURN_IF_ERROR(CaptureRemainingState(*frozen, &*state));
+  INCR_RETURN_IF_ERROR(CaptureInjectedState(*frozen, std::nullopt, &*state));
   INCR_RETURN_IF_ERROR((*std::move(frozen)).Thaw());
   if (frozen_us != nullptr) *frozen_us = watch.elapsed_us();
   return absl::OkStatus();
@@ -414,25 +414,25 @@ TEST(ThreadStateTest, ReportsItsTimes) {
   for (const char* threads : {"1", "8", "64"}) {
     TestChild child = TestChild::Exec({"testdata/targets/frz_sleepers", threads});
     ASSERT_EQ(child.ReadLine(), "ready");
-    std::vector<int64_t> freeze, injected, remaining, thaw, total;
+    std::vector<int64_t> freeze, outer, injected, thaw, total;
     for (int i = 0; i < 200; ++i) {
       const int64_t t0 = MonotonicMicros();
       auto frozen = FrozenProcess::Freeze(child.handle());
       ASSERT_TRUE(frozen.ok());
       const int64_t t1 = MonotonicMicros();
-      auto state = CaptureInjectedState(*frozen);
+      auto state = CaptureOuterState(*frozen);
       ASSERT_TRUE(state.ok());
       const int64_t t2 = MonotonicMicros();
-      ASSERT_TRUE(CaptureRemainingState(*frozen, &*state).ok());
+      ASSERT_TRUE(CaptureInjectedState(*frozen, std::nullopt, &*state).ok());
       const int64_t t3 = MonotonicMicros();
       ASSERT_TRUE((*std::move(frozen)).Thaw().ok());
       const int64_t t4 = MonotonicMicros();
-      freeze.push_back(t1 - t0), injected.push_back(t2 - t1), remaining.push_back(t3 - t2);
+      freeze.push_back(t1 - t0), outer.push_back(t2 - t1), injected.push_back(t3 - t2);
       thaw.push_back(t4 - t3), total.push_back(t4 - t0);
     }
-    std::printf("%2s threads, medians in us: freeze %ld, injected %ld, remaining %ld, thaw %ld; "
+    std::printf("%2s threads, medians in us: freeze %ld, injected %ld, outer %ld, thaw %ld; "
                 "in all %ld (best %ld, worst %ld)\n",
-                threads, Median(freeze), Median(injected), Median(remaining), Median(thaw),
+                threads, Median(freeze), Median(injected), Median(outer), Median(thaw),
                 Median(total), *std::min_element(total.begin(), total.end()),
                 *std::max_element(total.begin(), total.end()));
     EXPECT_LT(Median(total), 100'000);

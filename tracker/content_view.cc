@@ -60,6 +60,12 @@ std::vector<PageRange> PrivateSpans(const MemoryMap& map) {
   return spans;
 }
 
+PageSet MappedPages(const MemoryMap& map) {
+  PageSet pages;
+  for (const MemoryMapping& mapping : map) pages.Add(mapping.pages());
+  return pages;
+}
+
 PageSet PrivateFilePages(const MemoryMap& map) {
   PageSet pages;
   for (const MemoryMapping& mapping : map) {

@@ -27,6 +27,9 @@ struct ScanSpan {
 };
 std::vector<ScanSpan> ScanSpans(const MemoryMap& map);
 
+// All mappings. Pure.
+PageSet MappedPages(const MemoryMap& map);
+
 // The private file mappings themselves. Pure.
 PageSet PrivateFilePages(const MemoryMap& map);
 

@@ -79,6 +79,10 @@ absl::Status UffdWpAsyncTracker::TakePrivate(const MemoryMap& map, Found* found)
   found->written.Add(unregistered);
   found->content.Add(unregistered);
   if (!suspects.empty()) found->written.Add(found->content.Intersect(suspects));
+  // The gaps between mappings were scanned as well, and the tracer's scratch memory may be in one.
+  const PageSet mapped = MappedPages(map);
+  found->written = found->written.Intersect(mapped);
+  found->content = found->content.Intersect(mapped);
   // Destructive: what was read before the error must come again.
   if (!status.ok()) ledger_.PutBack(found->written);
   return status;
