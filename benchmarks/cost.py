@@ -46,13 +46,14 @@ class Epochs:
 
     def until(self, end_s):
         now = time.monotonic()
-        while now + self.left_s < end_s:
+        while now < end_s and now + self.left_s < end_s:
             time.sleep(max(0, self.left_s))
             self.tracking.request_epoch()
             self.asked += 1
             self.left_s += self.interval_s - (time.monotonic() - now)
             now = time.monotonic()
-        self.left_s -= max(0, end_s - now)
+        # Epochs that take longer than the interval fall behind; the figures say by how much.
+        self.left_s = max(self.left_s - max(0, end_s - now), -0.1)
 
 
 def run_slice(target, rate, seconds, epochs=None):
