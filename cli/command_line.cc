@@ -74,6 +74,9 @@ class Parser {
         ->type_name("NAME");
     command->add_flag("--allow-unsupported", args->allow_unsupported,
                       "Leave out what cannot be saved, with a warning, instead of failing");
+    command->add_option("--precopy-rounds", args->precopy_rounds,
+                        "At most N rounds of copying before the freeze; 0: all in the freeze")
+        ->type_name("N");
   }
 
   void AddTrackingCommands() {
@@ -234,7 +237,7 @@ size_t EndOfOwnArguments(const std::vector<std::string>& arguments) {
     const std::string& argument = arguments[i];
     if (argument == "--") return run ? i : arguments.size();
     if (argument.size() > 1 && argument[0] == '-') {
-      for (const char* takes_value : {"--store", "--interval", "--job", "--tracker"}) {
+      for (const char* takes_value : {"--store", "--interval", "--job", "--tracker", "--precopy-rounds"}) {
         if (argument == takes_value) ++i;
       }
       continue;

@@ -4,6 +4,8 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -17,6 +19,7 @@ struct TrackingArgs {
   std::string job;
   std::string tracker;
   bool allow_unsupported = false;
+  std::optional<uint32_t> precopy_rounds;  // start, run
 };
 
 struct StartArgs {

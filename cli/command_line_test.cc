@@ -42,6 +42,9 @@ TEST(CommandLineTest, Start) {
   EXPECT_EQ(Parse<StartArgs>({"start", "71"}).tracking.interval_s, kDefaultIntervalS);
   EXPECT_EQ(Parse<StartArgs>({"start", "71", "--interval", "0"}).tracking.interval_s, 0);
   EXPECT_EQ(Parse<StartArgs>({"start", "--", "71"}).pid, 71);
+  EXPECT_EQ(Parse<StartArgs>({"start", "71"}).tracking.precopy_rounds, std::nullopt);
+  EXPECT_EQ(Parse<StartArgs>({"start", "--precopy-rounds", "0", "71"}).tracking.precopy_rounds, 0u);
+  UsageErrorOf({"start", "--precopy-rounds", "-1", "71"});
   UsageErrorOf({"start"});
   UsageErrorOf({"start", "abc"});
   UsageErrorOf({"start", "-5"});
@@ -72,6 +75,8 @@ TEST(CommandLineTest, WhatFollowsDashesIsTheCommandsOwn) {
 
 TEST(CommandLineTest, RunWithoutDashes) {
   EXPECT_EQ(Parse<RunArgs>({"run", "--job", "a", "sleep", "5"}).command,
+            (std::vector<std::string>{"sleep", "5"}));
+  EXPECT_EQ(Parse<RunArgs>({"run", "--precopy-rounds", "3", "sleep", "5"}).command,
             (std::vector<std::string>{"sleep", "5"}));
   EXPECT_EQ(Parse<RunArgs>({"run", "ls", "-l", "--color"}).command,
             (std::vector<std::string>{"ls", "-l", "--color"}));

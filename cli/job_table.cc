@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kEndedJobsKept = 8;
 constexpr double kMaxIntervalS = 1e8;  // three years
+constexpr uint32_t kMaxPrecopyRounds = 100;
 
 absl::Status CheckInterval(double interval_s) {
   if (std::isfinite(interval_s) && interval_s >= 0 && interval_s <= kMaxIntervalS) {
@@ -38,6 +39,10 @@ absl::StatusOr<pb::EpochReply> JobTable::Start(const pb::StartRequest& request) 
   if (!request.job().empty()) INCR_RETURN_IF_ERROR(CheckJobName(request.job()));
   const pid_t pid = static_cast<pid_t>(request.pid());
   if (pid <= 0) return absl::InvalidArgumentError(absl::StrCat("pid ", pid, " is no pid"));
+  if (request.precopy_rounds() > kMaxPrecopyRounds) {
+    return absl::InvalidArgumentError(absl::StrCat("--precopy-rounds ", request.precopy_rounds(),
+                                                   ": at most ", kMaxPrecopyRounds));
+  }
   INCR_ASSIGN_OR_RETURN(std::string command, factory_->CheckTarget(pid, 0));
 
   Job::Settings settings;
@@ -45,11 +50,10 @@ absl::StatusOr<pb::EpochReply> JobTable::Start(const pb::StartRequest& request) 
   settings.pid = pid;
   settings.command = command;
   settings.interval_s = request.interval_s();
-  settings.open = [this, pid, options = TrackingOptions{settings.name, request.tracker(),
-                                                        request.allow_unsupported(),
-                                                        request.launched()}] {
-    return factory_->Start(pid, options);
-  };
+  TrackingOptions options{settings.name, request.tracker(), request.allow_unsupported(),
+                          request.launched()};
+  if (request.has_precopy_rounds()) options.precopy_rounds = request.precopy_rounds();
+  settings.open = [this, pid, options] { return factory_->Start(pid, options); };
   return Launch(std::move(settings));
 }
 

@@ -71,6 +71,9 @@ TEST_F(JobTableTest, BadRequestsAreRefusedByName) {
   EXPECT_TRUE(absl::IsInvalidArgument(table_.Start(StartOf(71, std::string(65, 'a'))).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(table_.Start(StartOf(71, "", -1)).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(table_.Start(StartOf(71, "", NAN)).status()));
+  pb::StartRequest rounds = StartOf(71);
+  rounds.set_precopy_rounds(101);
+  EXPECT_TRUE(absl::IsInvalidArgument(table_.Start(rounds).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(table_.Start(StartOf(0)).status()));
   EXPECT_TRUE(absl::IsNotFound(table_.Start(StartOf(99)).status()));
   EXPECT_EQ(table_.Status().jobs_size(), 0);

@@ -119,6 +119,7 @@ class RealSessions : public SessionFactory {
     session.tracker = options.tracker;
     session.allow_unsupported = options.allow_unsupported;
     session.agent_command = agent_command_;
+    if (options.precopy_rounds) session.max_precopy_rounds = static_cast<int>(*options.precopy_rounds);
     return session;
   }
 

@@ -9,6 +9,7 @@ packages=(
   liblz4-dev librocksdb-dev libcli11-dev libmicrohttpd-dev libcurl4-openssl-dev
   # tests and benchmarks
   libgtest-dev libgmock-dev libbenchmark-dev python3 gdb curl
+  gnuplot-nox  # the plot of benchmarks/pause.py
   # demo
   redis-server redis-tools
 )
