@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Writes an initramfs to stdout: busybox, our programs below /incr, the shared libraries they need, and
+# a file of shell commands to run. Built anew each time: half a second, and nothing that can be stale.
+#
+# Usage: initramfs.sh COMMANDS FILE...   (FILE below bazel-bin/ or testdata/)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+commands=$1
+shift
+
+root=$(mktemp -d "${TMPDIR:-/tmp}/initramfs.XXXXXX")
+trap 'rm -rf "$root"' EXIT
+mkdir -p "$root"/{bin,dev,proc,sys,tmp,results,old_kernel,incr}
+cp "$(command -v busybox)" "$root/bin/busybox"
+cp scripts/old_kernel/init "$root/init"
+cp scripts/old_kernel/suites.sh "$root/old_kernel/"
+cp "$commands" "$root/old_kernel/commands"
+
+programs=()
+for file in "$@"; do
+  source=bazel-bin/$file
+  [ -e "$source" ] || source=$file
+  mkdir -p "$root/incr/$(dirname "$file")"
+  cp -L "$source" "$root/incr/$file"
+  programs+=("$root/incr/$file")
+done
+# At the paths that the programs ask for; ldd names each, the loader included.
+{ ldd "${programs[@]}" 2>/dev/null || true; } | grep -oE '/lib[^ ]*/[^ ]+' | sort -u | while read -r library; do
+  mkdir -p "$root$(dirname "$library")"
+  cp -L "$library" "$root$library"
+done
+(cd "$root" && find . | cpio --quiet -o -H newc)
