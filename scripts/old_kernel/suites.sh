@@ -3,6 +3,7 @@
 
 # Tracking is what takes the time, and it is 10 to 20 times slower here: fewer epochs, not fewer tests.
 export INCR_TRACKER_EPOCHS=${INCR_TRACKER_EPOCHS:-40}
+export INCR_E2E_EPOCHS=${INCR_E2E_EPOCHS:-3}
 export GTEST_COLOR=no
 : >/results/labels
 : >/results/failed
