@@ -11,8 +11,11 @@ for tool in qemu-system-x86_64 busybox cpio; do
   command -v "$tool" >/dev/null || no_machine "$tool is not installed"
 done
 
-cached() { find "$cache" -maxdepth 1 -name 'vmlinuz-6.1.*' 2>/dev/null | sort -V | tail -1; }
-package() { apt-cache depends "$meta" 2>/dev/null | awk '$1 == "Depends:" && $2 ~ /^linux-image-6\.1\./ {print $2}'; }
+# The newest that there is, or nothing.
+cached() { { find "$cache" -maxdepth 1 -name 'vmlinuz-6.1.*' 2>/dev/null || true; } | sort -V | tail -1; }
+package() {
+  { apt-cache depends "$meta" 2>/dev/null || true; } | awk '$1 == "Depends:" && $2 ~ /^linux-image-6\.1\./ {print $2}'
+}
 
 kernel=$(cached)
 if [ -z "$kernel" ]; then
