@@ -42,6 +42,7 @@ for tracker; do
     continue
   fi
   run "$tracker" write_tracker_test 240 tracker/write_tracker_test
+  must_have_run "$tracker" write_tracker_test
   run "$tracker" tracker_random_test 240 tracker/tracker_random_test
   [ ! -e tracker/tracker_torture_test ] ||
     run "$tracker" tracker_torture_test 240 tracker/tracker_torture_test
