@@ -111,6 +111,11 @@ absl::Status RemoteSyscalls::RunToSyscallStop(pid_t* new_task) {
         if (IsPlainSyscallStop(tid_, stop)) return absl::OkStatus();
         // The one signal that gets past our mask and can be survived. The stop itself takes
         // effect at the thaw.
+        if (stop.signal == SIGSYS) {
+          return absl::FailedPreconditionError(absl::StrCat(
+              "thread ", tid_, " has its system calls turned into signals (syscall user dispatch, as "
+              "under Wine), which cannot be switched off from outside before Linux 6.4"));
+        }
         if (stop.signal != SIGSTOP) {
           return absl::InternalError(
               absl::StrCat("signal ", stop.signal, " hit thread ", tid_, " in a call of ours"));
