@@ -73,7 +73,7 @@ for target in "${targets[@]}"; do files+=("$(tr : / <<<"${target#//}")"); done
     printf '. /old_kernel/suites.sh %s\n' "$trackers"
   fi
 } >"$work/command"
-scripts/old_kernel/initramfs.sh "$work/command" "${files[@]}" >"$work/initramfs"
+scripts/old_kernel/initramfs.sh "$kernel" "$work/command" "${files[@]}" >"$work/initramfs"
 
 # tcg: KVM inside a virtual machine may hang. ttyS0 is the console, ttyS1 takes a tar of /results.
 # timeout(1) ends this one process only.
@@ -83,8 +83,8 @@ quiet() { grep --line-buffered -vE '^\[( RUN|  *OK|-+|=+) *\]|^Running main|^$' 
 set +e
 timeout --kill-after=5 "$timeout_s" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1536 \
   -nodefaults -display none -no-reboot -serial stdio -serial "file:$work/results.tar" \
-  -kernel "$kernel" -initrd "$work/initramfs" \
-  -append "console=ttyS0 quiet panic=-1 mitigations=off" </dev/null 2>&1 |
+  -kernel "$kernel/vmlinuz" -initrd "$work/initramfs" \
+  -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check" </dev/null 2>&1 |
   tr -d '\r' | tee "$results/console.log" | quiet
 [ "${PIPESTATUS[0]}" != 124 ] || echo "old_kernel: not done after $timeout_s s" >&2
 set -e

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Prints the path of Debian 12's own kernel, from a cache or else downloaded (27 MB; unpacked, not
-# installed). Where that or qemu cannot be had, says why and fails.
+# Prints the path of a folder with Debian 12's own kernel: vmlinuz, and the modules that modules.txt
+# names. From a cache or else downloaded (27 MB; unpacked, not installed). Where that or qemu cannot be
+# had, says why and fails.
 set -euo pipefail
+modules=$(cd "$(dirname "${BASH_SOURCE[0]}")" && grep -v '^#' modules.txt)
 cache=${INCR_CKPT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/incr-ckpt}
 meta=linux-image-cloud-amd64
 
@@ -12,7 +14,7 @@ for tool in qemu-system-x86_64 busybox cpio; do
 done
 
 # The newest that there is, or nothing.
-cached() { { find "$cache" -maxdepth 1 -name 'vmlinuz-6.1.*' 2>/dev/null || true; } | sort -V | tail -1; }
+cached() { { find "$cache" -maxdepth 1 -name '6.1.*' 2>/dev/null || true; } | sort -V | tail -1; }
 package() {
   { apt-cache depends "$meta" 2>/dev/null || true; } | awk '$1 == "Depends:" && $2 ~ /^linux-image-6\.1\./ {print $2}'
 }
@@ -31,10 +33,17 @@ if [ -z "$kernel" ]; then
       no_machine "apt-get download $name: $(tail -1 "$work/log")"
   fi
   dpkg -x "$work"/linux-image-*.deb "$work/unpacked" || no_machine "$name cannot be unpacked"
-  mkdir -p "$cache"
-  kernel=$cache/$(basename "$work"/unpacked/boot/vmlinuz-6.1.*)
+  vmlinuz=$(echo "$work"/unpacked/boot/vmlinuz-6.1.*)
+  version=${vmlinuz##*/vmlinuz-}
+  mkdir "$work/kernel"
+  cp "$vmlinuz" "$work/kernel/vmlinuz"
+  for module in $modules; do
+    find "$work/unpacked/lib/modules/$version" -name "$module.ko" -exec cp -t "$work/kernel" {} +
+  done
   # By rename: another run never sees half of it.
-  mv "$work"/unpacked/boot/vmlinuz-6.1.* "$kernel.$$"
-  mv "$kernel.$$" "$kernel"
+  kernel=$cache/$version
+  mkdir -p "$cache"
+  cp -r "$work/kernel" "$kernel.$$"
+  mv -T "$kernel.$$" "$kernel" 2>/dev/null || rm -rf "$kernel.$$"
 fi
 echo "$kernel"

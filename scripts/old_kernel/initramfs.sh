@@ -2,12 +2,12 @@
 # Writes an initramfs to stdout: busybox, our programs below /incr, the shared libraries they need, and
 # a file of shell commands to run. Built anew each time: half a second, and nothing that can be stale.
 #
-# Usage: initramfs.sh COMMANDS FILE...
+# Usage: initramfs.sh KERNEL COMMANDS FILE...   (KERNEL: the folder that fetch.sh prints)
 # FILE below bazel-bin/ or this clone goes to the same place below /incr; with a leading / to where it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-commands=$1
-shift
+kernel=$1 commands=$2
+shift 2
 
 root=$(mktemp -d "${TMPDIR:-/tmp}/initramfs.XXXXXX")
 trap 'rm -rf "$root"' EXIT
@@ -15,6 +15,7 @@ mkdir -p "$root"/{bin,dev,proc,sys,tmp,results,old_kernel,incr}
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp scripts/old_kernel/init "$root/init"
 cp scripts/old_kernel/{suites,skipped_case}.sh "$root/old_kernel/"
+cp "$kernel"/*.ko scripts/old_kernel/modules.txt "$root/old_kernel/"
 cp "$commands" "$root/old_kernel/commands"
 
 programs=("$root/bin/busybox")
