@@ -35,6 +35,11 @@ struct BackEnd {
 
   absl::Status Works() const;  // or why it cannot on this machine
   bool compares() const { return tracker == "compare"; }
+  // The shared zero page counts as empty; elsewhere as content.
+  bool sees_zero_page() const { return tracker == "uffd-wp-async"; }
+  // A write through /proc/<pid>/mem or by ptrace to a page that it watches fails (EIO), since the kernel
+  // may not wait for an answer there.
+  bool refuses_forced_writes() const { return tracker == "uffd-wp"; }
   // Tells a dropped private copy of a file's page from a swapped one.
   bool sees_markers() const { return !traits || traits->markers_visible; }
 };
