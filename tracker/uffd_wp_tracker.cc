@@ -54,8 +54,8 @@ absl::Status ReadContent(const PagemapScanner& scanner, PageRange range, Content
   });
 }
 
-// Private anonymous memory, for sure. Of files a few can (tmpfs, from 5.19 on, and /dev/zero): the freeze
-// finds those when they have pages of their own.
+// Private anonymous memory. Of files those on tmpfs could, from 5.19 on; but then a dropped page leaves a
+// marker that 6.1 shows as a swapped one, of which nobody knows the content.
 bool MayBeRegistered(const MemoryMapping& mapping) {
   return IsPrivate(mapping) && !mapping.is_file();
 }
@@ -90,7 +90,7 @@ class UffdWpTracker final : public WriteTracker {
   enum class MappingState {
     kTracked,  // since the last freeze at least: its bits are true
     kNew,      // registered now, with no bits
-    kCompare,  // of a kind that cannot be registered
+    kCompare,  // of a kind that is not registered
     kWhole,    // somebody else's, or refused
   };
   struct Found {
@@ -250,8 +250,7 @@ absl::Status UffdWpTracker::TakePrivate(const PagemapScanner& scanner, const Mem
                                         Found* found) {
   Content content;
   INCR_RETURN_IF_ERROR(ReadContent(scanner, mapping.pages(), &content));
-  // Text, for the most part: of no interest until it has pages of its own.
-  if (content.all.empty() && !MayBeRegistered(mapping)) return absl::OkStatus();
+  if (!MayBeRegistered(mapping)) return Compare(content.all);
   const MappingState state = Claim(mapping, content.all);
   if (state == MappingState::kCompare) return Compare(content.all);
   if (state != MappingState::kTracked) content.written = content.all;
