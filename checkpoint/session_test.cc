@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -348,9 +349,11 @@ TEST_P(SessionTest, ExecStartsAFullEpoch) {
   EXPECT_TRUE(same.ok()) << same;
 }
 
-INSTANTIATE_TEST_SUITE_P(Trackers, SessionTest, testing::Values("uffd-wp-async", "compare"),
+INSTANTIATE_TEST_SUITE_P(Trackers, SessionTest, testing::Values("uffd-wp-async", "uffd-wp", "compare"),
                          [](const auto& info) {
-                           return info.param == "compare" ? "compare" : "uffd";
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
                          });
 
 }  // namespace

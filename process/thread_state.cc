@@ -86,13 +86,18 @@ absl::Status CaptureThread(ThreadState* thread) {
 }
 
 // Closes the target's descriptor on every path.
-absl::StatusOr<ScopedFd> CreateAndTake(const ProcessHandle& process, RemoteSyscalls& calls) {
-  int64_t fd = -EPERM;
+absl::StatusOr<ScopedFd> CreateAndTake(const ProcessHandle& process, RemoteSyscalls& calls,
+                                       bool user_mode_will_do) {
+  constexpr uint64_t kFlags = O_CLOEXEC | O_NONBLOCK;
+  INCR_ASSIGN_OR_RETURN(int64_t fd, calls.Raw(SYS_userfaultfd, {kFlags}));
   // Unprivileged targets may only have one for faults from user mode.
-  for (const uint64_t flags : {uint64_t{O_CLOEXEC | O_NONBLOCK},
-                               uint64_t{O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY}}) {
-    INCR_ASSIGN_OR_RETURN(fd, calls.Raw(SYS_userfaultfd, {flags}));
-    if (fd != -EPERM) break;
+  if (fd == -EPERM && user_mode_will_do) {
+    INCR_ASSIGN_OR_RETURN(fd, calls.Raw(SYS_userfaultfd, {kFlags | UFFD_USER_MODE_ONLY}));
+  }
+  if (fd == -EPERM && !user_mode_will_do) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        "userfaultfd in ", calls.tid(), ": it may have none that serves the kernel's own writes, such as "
+        "read(2) into its memory (it has no CAP_SYS_PTRACE, and vm.unprivileged_userfaultfd is 0)"));
   }
   if (fd < 0) {
     return ErrnoStatus(static_cast<int>(-fd), absl::StrCat("userfaultfd in ", calls.tid()));
@@ -149,7 +154,11 @@ absl::StatusOr<ScopedFd> CreateRemoteUserfaultfd(FrozenProcess& frozen, uint64_t
   INCR_ASSIGN_OR_RETURN(const RemoteAddr instruction, FindSyscallInstruction(frozen.process()));
   INCR_ASSIGN_OR_RETURN(RemoteSyscalls calls,
                         RemoteSyscalls::Begin(frozen.tids()[0], instruction));
-  INCR_ASSIGN_OR_RETURN(ScopedFd uffd, CreateAndTake(frozen.process(), calls));
+  // Where we serve faults, a read(2) into an armed page that finds nobody would fail with EFAULT.
+  // WP_ASYNC faults are the kernel's own.
+  const bool served = (features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) != 0 &&
+                      (features & UFFD_FEATURE_WP_ASYNC) == 0;
+  INCR_ASSIGN_OR_RETURN(ScopedFd uffd, CreateAndTake(frozen.process(), calls, !served));
   INCR_RETURN_IF_ERROR(calls.End());
   INCR_RETURN_IF_ERROR(AgreeOnFeatures(uffd.get(), features));
   return uffd;

@@ -77,7 +77,9 @@ enum class BatchMode;
 absl::Status CaptureInjectedState(FrozenProcess& frozen, BatchMode mode, FrozenState* state);
 
 // Makes the target create a userfaultfd, takes our own descriptor of it, closes the
-// target's. `features` are UFFD_FEATURE_*; UFFDIO_API has been called on the result.
+// target's. `features` are UFFD_FEATURE_*; UFFDIO_API has been called on the result. kPermissionDenied: asked
+// for write faults to be served by us (PAGEFAULT_FLAG_WP, not WP_ASYNC), but the target may have no
+// userfaultfd that hears of the kernel's writes on its behalf.
 absl::StatusOr<ScopedFd> CreateRemoteUserfaultfd(FrozenProcess& frozen, uint64_t features);
 
 }  // namespace incr

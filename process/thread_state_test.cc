@@ -408,6 +408,24 @@ TEST(ThreadStateTest, UserfaultfdBelongsToTheTargetAndLeavesNoDescriptorThere) {
   EXPECT_FALSE(CreateRemoteUserfaultfd(*again, uint64_t{1} << 62).ok());
 }
 
+// It would hear of no read(2) into an armed page, which would then fail in the target.
+TEST(ThreadStateTest, AUserfaultfdForFaultsFromUserModeServesNobodyWhoMustAnswerThem) {
+  if (geteuid() != 0) GTEST_SKIP() << "not root, nothing to give up";
+  const auto allowed = ReadWholeFile("/proc/sys/vm/unprivileged_userfaultfd");
+  if (!allowed.ok() || *allowed != "0\n") GTEST_SKIP() << "everybody may have a full userfaultfd here";
+  TestChild child = TestChild::Fork([] {
+    if (setresgid(65534, 65534, 65534) != 0 || setresuid(65534, 65534, 65534) != 0) return;
+    Say("unprivileged");
+    AwaitLine();
+  });
+  ASSERT_EQ(child.ReadLine(), "unprivileged");
+  auto frozen = FrozenProcess::Freeze(child.handle());
+  ASSERT_TRUE(frozen.ok()) << frozen.status();
+  EXPECT_TRUE(absl::IsPermissionDenied(
+      CreateRemoteUserfaultfd(*frozen, UFFD_FEATURE_PAGEFAULT_FLAG_WP).status()));
+  EXPECT_TRUE(CreateRemoteUserfaultfd(*frozen, 0).ok());
+}
+
 int64_t Median(std::vector<int64_t> times) {
   std::sort(times.begin(), times.end());
   return times[times.size() / 2];

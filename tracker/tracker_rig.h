@@ -35,6 +35,13 @@ struct BackEnd {
 
   absl::Status Works() const;  // or why it cannot on this machine
   bool compares() const { return tracker == "compare"; }
+  // The shared zero page, which a read of empty memory maps, is content to it: zeros.
+  bool takes_zero_page() const { return compares() || tracker == "uffd-wp"; }
+  // Reads private memory itself, of files at least: after an exec that is an error.
+  bool reads_private_memory() const { return compares() || tracker == "uffd-wp"; }
+  // A write through /proc/<pid>/mem or by ptrace to a page that it watches fails (EIO), since the kernel
+  // may not wait for an answer there.
+  bool refuses_forced_writes() const { return tracker == "uffd-wp"; }
   // Tells a dropped private copy of a file's page from a swapped one.
   bool sees_markers() const { return !traits || traits->markers_visible; }
 };

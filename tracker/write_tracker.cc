@@ -10,6 +10,7 @@
 #include "process/tracking_probes.h"
 #include "tracker/compare_tracker.h"
 #include "tracker/uffd_wp_async_tracker.h"
+#include "tracker/uffd_wp_tracker.h"
 
 namespace incr {
 
@@ -40,6 +41,11 @@ const BackEndInfo* BackEnds(size_t* count) {
        "the kernel notes the first write to each page (userfaultfd WP_ASYNC, PAGEMAP_SCAN)",
        [](const ProcessHandle* process, ScopedFd uffd) -> TrackerOr {
          return NewUffdWpAsyncTracker(process, std::move(uffd), ProbeUffdTrackerTraits());
+       }},
+      {"uffd-wp", kUffdWpFeatures, ProbeUffdWp,
+       "a thread of ours is told of the first write to each page (userfaultfd write-protect faults)",
+       [](const ProcessHandle* process, ScopedFd uffd) -> TrackerOr {
+         return NewUffdWpTracker(process, std::move(uffd));
        }},
       {"compare", 0, [] { return Feature{"compare", true, "", ""}; },
        "every page is read and hashed at each checkpoint",

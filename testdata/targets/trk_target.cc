@@ -8,7 +8,7 @@
 //   move ADDR PAGES NEW NEWPAGES | leave ADDR PAGES NEW (MREMAP_DONTUNMAP) | resize ADDR PAGES NEW
 //   fill ADDR PAGES SEED | poke ADDR BYTE | peek ADDR PAGES | sysread ADDR BYTES
 //   brk PAGES -> the old break | stack PAGES -> the lowest address touched
-//   scribble ADDR PAGES | calm       a thread that writes at full speed
+//   scribble ADDR PAGES [THREADS] | calm       threads (1) that write at full speed
 //   fork | reap | uffd ADDR PAGES (registers it with an own userfaultfd) | truncate PAGES BYTES
 //   exec | exit
 // A command that touches what is not there is answered with EFAULT.
@@ -32,6 +32,7 @@
 #include <cstring>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace {
 
@@ -99,7 +100,7 @@ class Puppet {
     }
     if (verb == "brk") return reinterpret_cast<long>(sbrk(static_cast<long>(a[0]) * kPage));
     if (verb == "stack") return Stack(a[0]);
-    if (verb == "scribble") return Scribble(At(a[0]), a[1]);
+    if (verb == "scribble") return Scribble(At(a[0]), a[1], a[2]);
     if (verb == "calm") return Calm();
     if (verb == "fork") return Fork();
     if (verb == "reap") return kill(child_, SIGKILL), Outcome(waitpid(child_, nullptr, 0) > 0);
@@ -127,23 +128,26 @@ class Puppet {
     return reinterpret_cast<long>(low);
   }
 
-  long Scribble(char* start, size_t pages) {
+  long Scribble(char* start, size_t pages, size_t threads) {
     calm_ = false;
-    scribbler_ = std::thread([this, start, pages] {
-      uint64_t x = 88172645463325252;
-      while (!calm_.load(std::memory_order_relaxed)) {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        char* page = start + (x >> 20) % pages * kPage;
-        std::memcpy(page + (x & 0xff8), &x, 8);
-      }
-    });
+    for (size_t i = 0; i == 0 || i < threads; ++i) {
+      scribblers_.emplace_back([this, start, pages, i] {
+        uint64_t x = 88172645463325252 + i;
+        while (!calm_.load(std::memory_order_relaxed)) {
+          x ^= x << 13;
+          x ^= x >> 7;
+          x ^= x << 17;
+          char* page = start + (x >> 20) % pages * kPage;
+          std::memcpy(page + (x & 0xff8), &x, 8);
+        }
+      });
+    }
     return 0;
   }
   long Calm() {
     calm_ = true;
-    if (scribbler_.joinable()) scribbler_.join();
+    for (std::thread& scribbler : scribblers_) scribbler.join();
+    scribblers_.clear();
     return 0;
   }
 
@@ -169,7 +173,7 @@ class Puppet {
   const int file_;
   int uffd_ = -1;
   pid_t child_ = 0;
-  std::thread scribbler_;
+  std::vector<std::thread> scribblers_;
   std::atomic<bool> calm_{true};
 };
 
