@@ -104,6 +104,7 @@ void PrintTo(const BackEnd& back_end, std::ostream* out) { *out << back_end.name
 std::vector<BackEnd> AllBackEnds() {
   std::vector<BackEnd> all = {{"UffdWpAsync", "uffd-wp-async", ProbeUffdTrackerTraits()},
                               {"UffdWpAsyncOldKernel", "uffd-wp-async", UffdTrackerTraits()},
+                              {"SoftDirty", "soft-dirty", std::nullopt},
                               {"Compare", "compare", std::nullopt}};
   if (const char* only = std::getenv("INCR_TRACKER")) {
     std::erase_if(all, [&](const BackEnd& back_end) { return back_end.tracker != only; });

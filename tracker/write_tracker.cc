@@ -9,6 +9,7 @@
 #include "process/kernel_abi.h"
 #include "process/tracking_probes.h"
 #include "tracker/compare_tracker.h"
+#include "tracker/soft_dirty_tracker.h"
 #include "tracker/uffd_wp_async_tracker.h"
 
 namespace incr {
@@ -19,6 +20,15 @@ UffdTrackerTraits ProbeUffdTrackerTraits() {
   traits.markers_visible = ProbePagemapFrames().works;
   traits.written_reports_empty = ProbeWrittenReportsEmpty().works;
   return traits;
+}
+
+Feature ProbeSoftDirtyTracker() {
+  Feature feature = ProbeSoftDirty();
+  const Feature frames = ProbePagemapFrames();
+  if (!feature.works || frames.works) return feature;
+  feature.works = false;
+  feature.detail = absl::StrCat("page frame numbers: ", frames.detail);
+  return feature;
 }
 
 namespace {
@@ -41,6 +51,9 @@ const BackEndInfo* BackEnds(size_t* count) {
        [](const ProcessHandle* process, ScopedFd uffd) -> TrackerOr {
          return NewUffdWpAsyncTracker(process, std::move(uffd), ProbeUffdTrackerTraits());
        }},
+      {"soft-dirty", 0, ProbeSoftDirtyTracker,
+       "the kernel marks the pages written since clear_refs (soft-dirty bits of pagemap)",
+       [](const ProcessHandle* process, ScopedFd) { return NewSoftDirtyTracker(process); }},
       {"compare", 0, [] { return Feature{"compare", true, "", ""}; },
        "every page is read and hashed at each checkpoint",
        [](const ProcessHandle* process, ScopedFd) { return NewCompareTracker(process); }},
