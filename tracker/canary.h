@@ -41,8 +41,9 @@ class Canaries {
     int rank = 0;  // CanaryRank
   };
 
-  // Leaves the best of `candidates` marked; their bytes stay what they are. Where none can be marked the next verdict is
-  // kUnknown. The target is stopped, its bits were just cleared. `memory` is open for writing.
+  // Leaves the best of `candidates` marked; their bytes stay what they are. Where none can be marked the
+  // next verdict is kUnknown. The target is stopped, its bits were just cleared. `memory` is open for
+  // writing.
   void Plant(std::vector<Candidate> candidates, const PagemapScanner& scanner, const RemoteMemory& memory);
 
   // Read after the entries that it vouches for.

@@ -30,8 +30,8 @@ class EntryComparer {
   void Visit(uint64_t page, uint64_t entry, Backing backing);
   const PageSet& written() const { return written_; }
   const PageSet& content() const { return content_; }
-  // Of written(): whole huge pages in private mappings of files. They are of hugetlbfs, where a write sets no bit,
-  // or (before Linux 6.11, and unmarked) the file's own: no entry can say that they are clean.
+  // Of written(): whole huge pages in private mappings of files. They are of hugetlbfs, where a write sets
+  // no bit, or (before Linux 6.11, and unmarked) the file's own: no entry can say that they are clean.
   const PageSet& untellable() const { return untellable_; }
 
   // The pass is not to be believed: all its content counts as written.

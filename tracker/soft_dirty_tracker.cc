@@ -1,9 +1,10 @@
-// The kernel sets a bit in the page table entry of each page that is written; /proc/<pid>/pagemap shows the bits,
-// /proc/<pid>/clear_refs clears them all.
+// The kernel sets a bit in the page table entry of each page that is written; /proc/<pid>/pagemap shows the
+// bits, /proc/<pid>/clear_refs clears them all.
 //
-// Reading and clearing are two steps, so both happen in freezes only. What a pre-copy round hands out is what an
-// earlier freeze found and owes: a failed epoch's pages, or those of ArmNew, for which the session stops the
-// target for a moment when much was written (CountUnarmed). Then the bits tell what was written since.
+// Reading and clearing are two steps, so both happen in freezes only. What a pre-copy round hands out is
+// what an earlier freeze found and owes: a failed epoch's pages, or those of ArmNew, for which the session
+// stops the target for a moment when much was written (CountUnarmed). Then the bits tell what was written
+// since.
 //
 // What the bits do not tell, and what is done about it at every freeze:
 //   - another page in a clean one's place: frames and swap slots are compared too (entry_comparer.h);
@@ -33,10 +34,11 @@ namespace incr {
 namespace {
 
 constexpr char kClearedByOthers[] =
-    "another program has cleared the soft-dirty bits of this process (/proc/<pid>/clear_refs): what it has written is "
-    "not known";
+    "another program has cleared the soft-dirty bits of this process (/proc/<pid>/clear_refs): what it "
+    "has written is not known";
 constexpr char kUnguarded[] =
-    "no page could be marked by which to see whether others clear the soft-dirty bits: all memory was saved again";
+    "no page could be marked by which to see whether others clear the soft-dirty bits: all memory was "
+    "saved again";
 
 class SoftDirtyTracker final : public WriteTracker {
  public:

@@ -37,8 +37,8 @@ struct BackEnd {
   bool compares() const { return tracker == "compare"; }
   bool soft_dirty() const { return tracker == "soft-dirty"; }
   bool uses_userfaultfd() const { return UffdFeaturesOfTracker(tracker) != 0; }
-  // The shared zero page, which a read of empty memory maps, is content to it: zeros, which cost the store nothing. For
-  // soft-dirty it is another page in the place of a dropped one, like any that shows no write.
+  // The shared zero page, which a read of empty memory maps, is content to it: zeros, which cost the store
+  // nothing. For soft-dirty it is another page in the place of a dropped one, like any that shows no write.
   bool takes_zero_page() const { return compares() || soft_dirty(); }
   // The bit of a huge page is one for all of its 512.
   bool takes_huge_pages_whole() const { return soft_dirty(); }

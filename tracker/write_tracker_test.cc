@@ -277,8 +277,8 @@ TEST_P(WriteTrackerTest, WholePageTablesMovedOntoKnownPagesReplaceThem) {
 
 TEST_P(WriteTrackerTest, MemoryMadeAnewInItsOldPlaceIsZeroEvenIfItLooksAsBefore) {
   StartWith(8);
-  // A new mapping, hardly written, that mprotect merges with what is known: at the freeze the map is as before, and
-  // so may be the bits.
+  // A new mapping, hardly written, that mprotect merges with what is known: at the freeze the map is as
+  // before, and so may be the bits.
   for (const bool new_one_is_protected : {true, false}) {
     if (!new_one_is_protected) rig().Do("protect %lx 4 %x", kArena, PROT_READ);
     rig().Do("unmap %lx 4", Page(4));
