@@ -193,7 +193,7 @@ absl::Status Session::AttachWith(const std::string& tracker) {
 // Not the target's end, nor another tracer, nor a thread that does not stop: `compare` would meet
 // those as well.
 bool Session::MayBeTheTrackers(const absl::Status& status) const {
-  return target_->alive() && UffdFeaturesOfTracker(tracker_name_) != 0 &&
+  return target_->alive() && tracker_name_ != TrackerNames().back() &&
          !absl::IsNotFound(status) && !absl::IsAborted(status) &&
          !absl::IsDeadlineExceeded(status) && !absl::IsFailedPrecondition(status);
 }
@@ -211,7 +211,7 @@ void Session::DistrustTracker(const absl::Status& why) {
   if (!target_->alive() || absl::IsNotFound(why)) return;
   news_.push_back(absl::StrCat("tracking by ", tracker_name_, " began anew, with a full epoch: ",
                                why.message()));
-  if (++failures_in_a_row_ > 1 && UffdFeaturesOfTracker(tracker_name_) != 0) DemoteTracker(why);
+  if (++failures_in_a_row_ > 1 && tracker_name_ != TrackerNames().back()) DemoteTracker(why);
 }
 
 absl::Status Session::AttachRestored(uint64_t epoch, ScopedFd uffd) {

@@ -362,8 +362,8 @@ Feature ProbePagemapFrames() {
 }
 
 Feature ProbeSoftDirty() {
-  Feature feature = Named("soft_dirty", "a tracker for older kernels (not built yet)");
-  const ProbeMemory memory(2 * kPageSize);
+  Feature feature = Named("soft_dirty", "the tracker soft-dirty");
+  const ProbeMemory memory(3 * kPageSize);
   if (!memory.ok()) return Fails(feature, "no memory to try it on");
   const pid_t child = ::fork();
   if (child < 0) return Fails(feature, absl::StrCat("fork: ", std::strerror(errno)));
@@ -372,12 +372,20 @@ Feature ProbeSoftDirty() {
     const int pagemap = ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     memory.start()[0] = 1;
     memory.start()[kPageSize] = 1;
+    memory.start()[2 * kPageSize] = 1;
     if (clear < 0 || pagemap < 0 || ::write(clear, "4", 1) != 1) ::_exit(1);
     memory.start()[0] = 2;
-    uint64_t entries[2] = {};
+    // Linux 5.19 makes a page writable again on the way back, and then misses the write.
+    if (::mprotect(memory.address(), 3 * kPageSize, PROT_READ) != 0 ||
+        ::mprotect(memory.address(), 3 * kPageSize, PROT_READ | PROT_WRITE) != 0) {
+      ::_exit(1);
+    }
+    memory.start()[2 * kPageSize] = 2;
+    uint64_t entries[3] = {};
     const off_t offset = static_cast<off_t>(memory.pages().first * sizeof entries[0]);
     if (::pread(pagemap, entries, sizeof entries, offset) != sizeof entries) ::_exit(1);
     if ((entries[0] & kPagemapSoftDirty) == 0) ::_exit(2);
+    if ((entries[2] & kPagemapSoftDirty) == 0) ::_exit(4);
     ::_exit((entries[1] & kPagemapSoftDirty) == 0 ? 0 : 3);
   }
   int status = 0;
@@ -392,6 +400,8 @@ Feature ProbeSoftDirty() {
       return Fails(feature, "clear_refs succeeds, but a write then sets no bit: compiled out");
     case 3:
       return Fails(feature, "clear_refs leaves old bits set");
+    case 4:
+      return Fails(feature, "a write after mprotect there and back sets no bit");
     default:
       return Fails(feature, "clear_refs or pagemap cannot be used");
   }

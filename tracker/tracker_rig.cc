@@ -105,6 +105,7 @@ std::vector<BackEnd> AllBackEnds() {
   std::vector<BackEnd> all = {{"UffdWpAsync", "uffd-wp-async", ProbeUffdTrackerTraits()},
                               {"UffdWpAsyncOldKernel", "uffd-wp-async", UffdTrackerTraits()},
                               {"UffdWp", "uffd-wp", std::nullopt},
+                              {"SoftDirty", "soft-dirty", std::nullopt},
                               {"Compare", "compare", std::nullopt}};
   if (const char* only = std::getenv("INCR_TRACKER")) {
     std::erase_if(all, [&](const BackEnd& back_end) { return back_end.tracker != only; });

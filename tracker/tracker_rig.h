@@ -35,8 +35,13 @@ struct BackEnd {
 
   absl::Status Works() const;  // or why it cannot on this machine
   bool compares() const { return tracker == "compare"; }
-  // The shared zero page, which a read of empty memory maps, is content to it: zeros.
-  bool takes_zero_page() const { return compares() || tracker == "uffd-wp"; }
+  bool soft_dirty() const { return tracker == "soft-dirty"; }
+  bool uses_userfaultfd() const { return UffdFeaturesOfTracker(tracker) != 0; }
+  // The shared zero page, which a read of empty memory maps, is content to it: zeros, which cost the store
+  // nothing. For soft-dirty it is another page in the place of a dropped one, like any that shows no write.
+  bool takes_zero_page() const { return compares() || soft_dirty() || tracker == "uffd-wp"; }
+  // The bit of a huge page is one for all of its 512.
+  bool takes_huge_pages_whole() const { return soft_dirty(); }
   // Reads private memory itself, of files at least: after an exec that is an error.
   bool reads_private_memory() const { return compares() || tracker == "uffd-wp"; }
   // A write through /proc/<pid>/mem or by ptrace to a page that it watches fails (EIO), since the kernel
