@@ -16,6 +16,7 @@
 #include "checkpoint/agent.h"
 #include "checkpoint/agent_client.h"
 #include "checkpoint/capture_process.h"
+#include "checkpoint/excluded_memory.h"
 #include "checkpoint/page_copier.h"
 #include "checkpoint/text.h"
 #include "process/fd_table.h"
@@ -64,7 +65,10 @@ class Urgency {
 class Session final : public CheckpointSession {
  public:
   Session(Store* store, std::unique_ptr<ProcessHandle> target, SessionOptions options)
-      : store_(store), target_(std::move(target)), options_(std::move(options)) {}
+      : store_(store),
+        target_(std::move(target)),
+        options_(std::move(options)),
+        excluded_(options_.include_dontdump) {}
 
   absl::Status AttachFresh();
   absl::Status AttachRestored(uint64_t epoch, ScopedFd uffd);
@@ -80,6 +84,7 @@ class Session final : public CheckpointSession {
     MemoryMap map;
     pb::Image image;
     PageSet gone;
+    PageSet left_out;  // had content, but is marked MADV_DONTDUMP
     int64_t time_us = 0;
     int64_t frozen_us = 0;
     uint64_t pages_scanned = 0;
@@ -113,6 +118,7 @@ class Session final : public CheckpointSession {
   Store* const store_;
   const std::unique_ptr<ProcessHandle> target_;
   const SessionOptions options_;
+  ExcludedMemory excluded_;
   std::string tracker_name_;
   std::optional<AgentClient> agent_;
   std::unique_ptr<WriteTracker> tracker_;
@@ -256,6 +262,7 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   PageCopier copier(&*memory_, writer.get(), kSpace);
 
   INCR_ASSIGN_OR_RETURN(MemoryMap flags, ReadSmaps(*target_));
+  excluded_.Begin(flags);
   EpochResult result;
   PreCopied precopied;
   INCR_ASSIGN_OR_RETURN(const std::string direct, FindDirectIo());
@@ -305,6 +312,7 @@ absl::StatusOr<Session::PreCopied> Session::PreCopy(PageCopier& copier,
       DistrustTracker(taken.status());
       return taken.status();
     }
+    tracker_->PutBack(excluded_.HoldBack(&taken->written));
     ++done.rounds;
     done.last_found = taken->written.page_count();
     PageSet unreadable;
@@ -421,12 +429,15 @@ absl::Status Session::CheckSameMemory() const {
 
 absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
   INCR_ASSIGN_OR_RETURN(frozen->map, ReadMaps(*target_));
+  INCR_ASSIGN_OR_RETURN(PageSet excluded, excluded_.Decide(*target_));
+  tracker_->Exclude(std::move(excluded));
   absl::StatusOr<TakenPages> taken = tracker_->TakeFrozen(frozen->map);
   if (!taken.ok()) {
     DistrustTracker(taken.status());
     return taken.status();
   }
   frozen->gone = std::move(taken->gone);
+  frozen->left_out = std::move(taken->excluded);
   frozen->pages_scanned = taken->pages_scanned;
   PageSet unreadable;
   if (taken->written.page_count() * kPageSize <= options_.frozen_buffer_bytes) {
@@ -456,9 +467,11 @@ absl::Status Session::DescribeMappings(const MemoryMap& flags, Frozen* frozen) {
   if (!all_known) {
     INCR_ASSIGN_OR_RETURN(fresh, ReadSmaps(*target_));
   }
-  return CaptureMappings(*target_, frozen->map, all_known ? flags : fresh, frozen->time_us,
-                         options_.allow_unsupported, frozen->image.mutable_processes(0),
-                         &frozen->image);
+  INCR_RETURN_IF_ERROR(CaptureMappings(*target_, frozen->map, all_known ? flags : fresh,
+                                       frozen->time_us, options_.allow_unsupported,
+                                       frozen->image.mutable_processes(0), &frozen->image));
+  excluded_.Record(frozen->left_out, frozen->image.mutable_processes(0), &frozen->image);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Session>> NewSession(Store* store, pid_t pid,

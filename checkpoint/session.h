@@ -31,6 +31,7 @@ struct SessionOptions {
   std::string job;
   std::string tracker;             // "": the best that works
   bool allow_unsupported = false;
+  bool include_dontdump = false;   // save MADV_DONTDUMP memory too (excluded_memory.h)
   std::vector<std::string> agent_command;  // argv of the agent; the socket's number is appended
   int max_precopy_rounds = 5;
   uint64_t precopy_target_pages = 64;     // freeze when a round found no more than this

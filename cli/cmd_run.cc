@@ -28,6 +28,7 @@ absl::StatusOr<pb::EpochReply> StartTracking(DaemonClient& client, const RunArgs
   request.set_job(args.tracking.job);
   request.set_tracker(args.tracking.tracker);
   request.set_allow_unsupported(args.tracking.allow_unsupported);
+  request.set_include_dontdump(args.tracking.include_dontdump);
   request.set_launched(true);
   return client.Start(request, [&] { return foreground.PendingEndSignal() == 0; });
 }

@@ -16,6 +16,7 @@ absl::StatusOr<int> RunStart(const CommandContext& context, const StartArgs& arg
   request.set_job(args.tracking.job);
   request.set_tracker(args.tracking.tracker);
   request.set_allow_unsupported(args.tracking.allow_unsupported);
+  request.set_include_dontdump(args.tracking.include_dontdump);
   absl::StatusOr<pb::EpochReply> reply;
   {
     Progress progress(absl::StrCat("first epoch of process ", args.pid));

@@ -74,6 +74,12 @@ class Parser {
         ->type_name("NAME");
     command->add_flag("--allow-unsupported", args->allow_unsupported,
                       "Leave out what cannot be saved, with a warning, instead of failing");
+    AddMemoryOptions(command, args);
+  }
+
+  void AddMemoryOptions(CLI::App* command, TrackingArgs* args) {
+    command->add_flag("--include-dontdump", args->include_dontdump,
+                      "Save memory that the program marked MADV_DONTDUMP too");
   }
 
   void AddTrackingCommands() {
@@ -110,6 +116,7 @@ class Parser {
         ->type_name("NAME");
     restore->add_flag("--allow-unsupported", restore_.tracking.allow_unsupported,
                       "For its next epochs: leave out what cannot be saved");
+    AddMemoryOptions(restore, &restore_.tracking);
   }
 
   void AddReadingCommands() {

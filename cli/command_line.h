@@ -17,6 +17,7 @@ struct TrackingArgs {
   std::string job;
   std::string tracker;
   bool allow_unsupported = false;
+  bool include_dontdump = false;
 };
 
 struct StartArgs {

@@ -101,6 +101,15 @@ TEST(CommandLineTest, Restore) {
   UsageErrorOf({"restore"});
 }
 
+TEST(CommandLineTest, WhatIsSavedOfMemory) {
+  EXPECT_FALSE(Parse<StartArgs>({"start", "71"}).tracking.include_dontdump);
+  EXPECT_TRUE(Parse<StartArgs>({"start", "--include-dontdump", "71"}).tracking.include_dontdump);
+  EXPECT_TRUE(Parse<RunArgs>({"run", "--include-dontdump", "--", "true"}).tracking.include_dontdump);
+  EXPECT_TRUE(Parse<RestoreArgs>({"restore", "--epoch", "1", "--interval", "1", "--include-dontdump"})
+                  .tracking.include_dontdump);
+  UsageErrorOf({"stop", "--include-dontdump", "web"});
+}
+
 TEST(CommandLineTest, TheOthers) {
   EXPECT_EQ(Parse<CheckpointArgs>({"checkpoint", "71"}).target, "71");
   EXPECT_EQ(Parse<ShowArgs>({"show", "--epoch", "3"}).epoch, "3");

@@ -39,7 +39,9 @@ inline constexpr CommandHelp kStartHelp = {
 The first epoch holds all of the process's memory, later ones what was written since.
 The process runs on, stopped for about a millisecond per epoch. Tracking outlives this
 command: a daemon, one per store, goes on until `incr-ckpt stop` or the end of the
-process. A job name that the store already has continues with a new full epoch.)"};
+process. A job name that the store already has continues with a new full epoch.
+
+Memory that the program marked MADV_DONTDUMP is not saved; restored, it reads as zeros.)"};
 
 inline constexpr CommandHelp kRunHelp = {
     "Launch a command and track it from its first moment; exits with its status",

@@ -23,6 +23,17 @@ absl::Status CheckInterval(double interval_s) {
                                                  ": must be 0 (only on request) or seconds"));
 }
 
+// What both kinds of request say.
+template <typename Request>
+TrackingOptions OptionsOf(const Request& request, const std::string& job) {
+  TrackingOptions options;
+  options.job = job;
+  options.tracker = request.tracker();
+  options.allow_unsupported = request.allow_unsupported();
+  options.include_dontdump = request.include_dontdump();
+  return options;
+}
+
 }  // namespace
 
 JobTable::JobTable(SessionFactory* factory, std::function<void(const std::string&)> log)
@@ -45,9 +56,9 @@ absl::StatusOr<pb::EpochReply> JobTable::Start(const pb::StartRequest& request) 
   settings.pid = pid;
   settings.command = command;
   settings.interval_s = request.interval_s();
-  settings.open = [this, pid, options = TrackingOptions{settings.name, request.tracker(),
-                                                        request.allow_unsupported(),
-                                                        request.launched()}] {
+  TrackingOptions options = OptionsOf(request, settings.name);
+  options.launched = request.launched();
+  settings.open = [this, pid, options = std::move(options)] {
     return factory_->Start(pid, options);
   };
   return Launch(std::move(settings));
@@ -77,8 +88,7 @@ absl::StatusOr<pb::EpochReply> JobTable::Adopt(const pb::AdoptRequest& request, 
   settings.interval_s = request.interval_s();
   settings.restored_epoch = request.epoch();
   settings.open = [this, pid, uffd, epoch = request.epoch(),
-                   options = TrackingOptions{settings.name, request.tracker(),
-                                             request.allow_unsupported()}] {
+                   options = OptionsOf(request, settings.name)] {
     return factory_->Adopt(pid, epoch, std::move(*uffd), options);
   };
   return Launch(std::move(settings));

@@ -118,6 +118,7 @@ class RealSessions : public SessionFactory {
     session.job = options.job;
     session.tracker = options.tracker;
     session.allow_unsupported = options.allow_unsupported;
+    session.include_dontdump = options.include_dontdump;
     session.agent_command = agent_command_;
     return session;
   }

@@ -21,6 +21,7 @@ struct TrackingOptions {
   std::string job;
   std::string tracker;  // "": the best that works
   bool allow_unsupported = false;
+  bool include_dontdump = false;
   bool launched = false;  // let it go (SIGCONT) when its first epoch is durable
 };
 
