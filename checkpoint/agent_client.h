@@ -35,6 +35,7 @@ class AgentClient {
   struct FreezeOptions {
     bool bare = false;  // only stop it: no state is captured
     bool allow_unsupported = false;
+    bool deleted_files = false;  // see CaptureLasting
   };
   // Returns once every thread rests and nothing in the target changes any more. The agent then
   // reads the state while the caller scans and copies.

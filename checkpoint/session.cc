@@ -17,6 +17,7 @@
 #include "checkpoint/agent_client.h"
 #include "checkpoint/capture_process.h"
 #include "checkpoint/excluded_memory.h"
+#include "checkpoint/file_pages.h"
 #include "checkpoint/page_copier.h"
 #include "checkpoint/text.h"
 #include "process/fd_table.h"
@@ -24,6 +25,7 @@
 #include "process/process_handle.h"
 #include "process/remote_memory.h"
 #include "proto/image.pb.h"
+#include "proto/image_check.h"
 #include "tracker/write_tracker.h"
 
 namespace incr {
@@ -68,7 +70,8 @@ class Session final : public CheckpointSession {
       : store_(store),
         target_(std::move(target)),
         options_(std::move(options)),
-        excluded_(options_.include_dontdump) {}
+        excluded_(options_.include_dontdump),
+        file_pages_(options_.save_file_pages) {}
 
   absl::Status AttachFresh();
   absl::Status AttachRestored(uint64_t epoch, ScopedFd uffd);
@@ -94,6 +97,7 @@ class Session final : public CheckpointSession {
   absl::StatusOr<ScopedFd> AttachAgent(uint64_t uffd_features);
   absl::Status AttachWith(const std::string& tracker);
   absl::Status MakeTracker(ScopedFd uffd, const PageSet& known);
+  absl::Status AdoptFilePages(uint64_t epoch, const PageTable& table);
   bool MayBeTheTrackers(const absl::Status& status) const;
   void DemoteTracker(const absl::Status& why);
   void DistrustTracker(const absl::Status& why);
@@ -119,6 +123,7 @@ class Session final : public CheckpointSession {
   const std::unique_ptr<ProcessHandle> target_;
   const SessionOptions options_;
   ExcludedMemory excluded_;
+  FilePages file_pages_;
   std::string tracker_name_;
   std::optional<AgentClient> agent_;
   std::unique_ptr<WriteTracker> tracker_;
@@ -164,6 +169,7 @@ absl::StatusOr<ScopedFd> Session::AttachAgent(uint64_t uffd_features) {
 
 absl::Status Session::AttachFresh() {
   tracker_.reset();
+  file_pages_.Reset();
   parent_ = 0;
   for (;;) {
     std::string why;
@@ -216,8 +222,17 @@ absl::Status Session::AttachRestored(uint64_t epoch, ScopedFd uffd) {
   }
   INCR_ASSIGN_OR_RETURN(PageTable table, store_->LoadPageTable(options_.job, epoch));
   INCR_RETURN_IF_ERROR(MakeTracker(std::move(uffd), PagesOfSpace(table, kSpace)));
+  INCR_RETURN_IF_ERROR(AdoptFilePages(epoch, table));
   parent_ = epoch;
   started_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status Session::AdoptFilePages(uint64_t epoch, const PageTable& table) {
+  if (table.empty() || table.back().space < kFirstFileSpace) return absl::OkStatus();
+  INCR_ASSIGN_OR_RETURN(const std::string bytes, store_->ReadImage(options_.job, epoch));
+  INCR_ASSIGN_OR_RETURN(const pb::Image image, ParseImage(bytes));
+  file_pages_.Adopt(image.processes(0), table);
   return absl::OkStatus();
 }
 
@@ -233,6 +248,7 @@ absl::StatusOr<EpochResult> Session::TakeEpoch() {
   }
   if (result.ok()) {
     tracker_->EpochDurable();
+    file_pages_.EpochDurable();
     parent_ = result->record.epoch();
     started_ = true;
     failures_in_a_row_ = 0;
@@ -280,6 +296,8 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   INCR_RETURN_IF_ERROR(CheckNoNewDirectIo(direct));
 
   INCR_RETURN_IF_ERROR(DescribeMappings(flags, &frozen));  // Soon: files change.
+  INCR_RETURN_IF_ERROR(
+      file_pages_.Save(*target_, writer.get(), frozen.image.mutable_processes(0)));
   INCR_RETURN_IF_ERROR(copier.AddFromMemory());
   for (const PageRange& run : frozen.gone.runs()) {
     INCR_RETURN_IF_ERROR(writer->AddGone(kSpace, run));
@@ -338,7 +356,8 @@ absl::StatusOr<Session::Frozen> Session::FreezeAndCopy(PageCopier& copier,
   copier.Reserve(std::clamp(expected_pages * 2, options_.precopy_target_pages * 4,
                             options_.frozen_buffer_bytes / kPageSize));
   const Urgency urgency;
-  INCR_RETURN_IF_ERROR(Freeze({.allow_unsupported = options_.allow_unsupported}));
+  INCR_RETURN_IF_ERROR(Freeze({.allow_unsupported = options_.allow_unsupported,
+                               .deleted_files = options_.save_file_pages}));
   frozen.time_us = WallMicros();
   const absl::Status copied = CopyWhileFrozen(copier, &frozen);
   if (options_.while_frozen) options_.while_frozen();
@@ -469,7 +488,8 @@ absl::Status Session::DescribeMappings(const MemoryMap& flags, Frozen* frozen) {
   }
   INCR_RETURN_IF_ERROR(CaptureMappings(*target_, frozen->map, all_known ? flags : fresh,
                                        frozen->time_us, options_.allow_unsupported,
-                                       frozen->image.mutable_processes(0), &frozen->image));
+                                       frozen->image.mutable_processes(0), &frozen->image,
+                                       options_.save_file_pages));
   excluded_.Record(frozen->left_out, frozen->image.mutable_processes(0), &frozen->image);
   return absl::OkStatus();
 }

@@ -31,6 +31,7 @@ struct SessionOptions {
   std::string job;
   std::string tracker;             // "": the best that works
   bool allow_unsupported = false;
+  bool save_file_pages = false;    // unmodified pages of mapped files too (file_pages.h)
   bool include_dontdump = false;   // save MADV_DONTDUMP memory too (excluded_memory.h)
   std::vector<std::string> agent_command;  // argv of the agent; the socket's number is appended
   int max_precopy_rounds = 5;

@@ -80,6 +80,8 @@ class Parser {
   void AddMemoryOptions(CLI::App* command, TrackingArgs* args) {
     command->add_flag("--include-dontdump", args->include_dontdump,
                       "Save memory that the program marked MADV_DONTDUMP too");
+    command->add_flag("--save-file-pages", args->save_file_pages,
+                      "Save pages of mapped files too: it survives an upgrade of its libraries");
   }
 
   void AddTrackingCommands() {

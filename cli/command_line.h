@@ -18,6 +18,7 @@ struct TrackingArgs {
   std::string tracker;
   bool allow_unsupported = false;
   bool include_dontdump = false;
+  bool save_file_pages = false;
 };
 
 struct StartArgs {

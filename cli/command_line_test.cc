@@ -103,6 +103,9 @@ TEST(CommandLineTest, Restore) {
 
 TEST(CommandLineTest, WhatIsSavedOfMemory) {
   EXPECT_FALSE(Parse<StartArgs>({"start", "71"}).tracking.include_dontdump);
+  EXPECT_FALSE(Parse<StartArgs>({"start", "71"}).tracking.save_file_pages);
+  EXPECT_TRUE(Parse<StartArgs>({"start", "--save-file-pages", "71"}).tracking.save_file_pages);
+  EXPECT_TRUE(Parse<RunArgs>({"run", "--save-file-pages", "true"}).tracking.save_file_pages);
   EXPECT_TRUE(Parse<StartArgs>({"start", "--include-dontdump", "71"}).tracking.include_dontdump);
   EXPECT_TRUE(Parse<RunArgs>({"run", "--include-dontdump", "--", "true"}).tracking.include_dontdump);
   EXPECT_TRUE(Parse<RestoreArgs>({"restore", "--epoch", "1", "--interval", "1", "--include-dontdump"})

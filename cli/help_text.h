@@ -41,7 +41,9 @@ The process runs on, stopped for about a millisecond per epoch. Tracking outlive
 command: a daemon, one per store, goes on until `incr-ckpt stop` or the end of the
 process. A job name that the store already has continues with a new full epoch.
 
-Memory that the program marked MADV_DONTDUMP is not saved; restored, it reads as zeros.)"};
+Memory that the program marked MADV_DONTDUMP is not saved; restored, it reads as zeros.
+With --save-file-pages an epoch can be restored although its program or libraries have
+been upgraded or deleted since.)"};
 
 inline constexpr CommandHelp kRunHelp = {
     "Launch a command and track it from its first moment; exits with its status",

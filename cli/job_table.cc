@@ -31,6 +31,7 @@ TrackingOptions OptionsOf(const Request& request, const std::string& job) {
   options.tracker = request.tracker();
   options.allow_unsupported = request.allow_unsupported();
   options.include_dontdump = request.include_dontdump();
+  options.save_file_pages = request.save_file_pages();
   return options;
 }
 

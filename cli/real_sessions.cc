@@ -119,6 +119,7 @@ class RealSessions : public SessionFactory {
     session.tracker = options.tracker;
     session.allow_unsupported = options.allow_unsupported;
     session.include_dontdump = options.include_dontdump;
+    session.save_file_pages = options.save_file_pages;
     session.agent_command = agent_command_;
     return session;
   }

@@ -64,6 +64,11 @@ pb::ShowMapping Describe(const pb::Mapping& mapping, const PageTable& table, uin
   row.set_offset(static_cast<double>(mapping.offset()));
   row.set_pages(
       PagesWithin(table, space, mapping.start() / kPageSize, mapping.end() / kPageSize));
+  if (mapping.file_space() != 0) {
+    const uint64_t first = mapping.offset() / kPageSize;
+    row.set_file_pages(PagesWithin(table, mapping.file_space(), first,
+                                   first + (mapping.end() - mapping.start()) / kPageSize));
+  }
   row.set_excluded(mapping.excluded());
   row.set_excluded_bytes(static_cast<double>(mapping.excluded_pages()) * kPageSize);
   return row;
@@ -231,10 +236,12 @@ std::string FormatShow(const pb::ShowReply& reply) {
                   FormatBytes(reply.saved_pages() * kPageSize), ")\n");
   AppendExcluded(reply, &text);
   text += "\n";
-  TextTable mappings({"MAPPING", "ACCESS", "KIND", ">SIZE", ">PAGES SAVED", "NAME"});
+  TextTable mappings(
+      {"MAPPING", "ACCESS", "KIND", ">SIZE", ">PAGES SAVED", ">OF THE FILE", "NAME"});
   for (const pb::ShowMapping& row : reply.mappings()) {
     mappings.Add({absl::StrCat(row.start(), "-", row.end()), row.access(), row.kind(),
-                  FormatBytes(row.bytes()), absl::StrCat(row.pages()), row.name()});
+                  FormatBytes(row.bytes()), absl::StrCat(row.pages()),
+                  absl::StrCat(row.file_pages()), row.name()});
   }
   TextTable threads({">THREAD", "NAME", "INSTRUCTION", "STACK", "SIGNALS BLOCKED", ">NICE"});
   for (const pb::ShowThread& row : reply.threads()) {

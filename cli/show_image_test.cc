@@ -87,6 +87,18 @@ TEST(ShowImageTest, MappingsThreadsAndFiles) {
   }
 }
 
+TEST(ShowImageTest, SavedPagesOfAFileAreCountedForEachOfItsMappings) {
+  pb::Image image = SmallImage();
+  pb::Mapping* library = image.mutable_processes(0)->mutable_mappings(1);
+  library->set_offset(0x1000);
+  library->set_file_space(9);
+  const PageTable table = {{0, 0x20}, {9, 0}, {9, 1}, {9, 2}};
+  const pb::ShowReply reply = DescribeEpoch(SmallRecord(), image, table);
+  EXPECT_EQ(reply.mappings(1).pages(), 1u);
+  EXPECT_EQ(reply.mappings(1).file_pages(), 1u);
+  EXPECT_EQ(reply.mappings(0).file_pages(), 0u);
+}
+
 TEST(ShowImageTest, MemoryThatWasLeftOutIsListed) {
   pb::Image image = SmallImage();
   EXPECT_EQ(FormatShow(DescribeEpoch(SmallRecord(), image, {})).find("DONTDUMP"), std::string::npos);

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "cli/e2e/harness.h"
 #include "gtest/gtest.h"
 
@@ -80,6 +80,92 @@ TEST_F(MemoryKinds, IncludeDontDumpSavesIt) {
   KillAndReap(restored);
   KillAndReap(RestoreAndExpectProgress(2, 5));
   EXPECT_TRUE(Says("dontdump=full")) << ReadAll(progress_);
+}
+
+// As a package manager does it: another file under the name, the old inode gone.
+void Upgrade(const std::string& path) {
+  const std::string content = ReadAll(path);
+  ASSERT_TRUE(WriteFileDurably(path, std::string(content.size(), 'x'), 0755).ok());
+}
+
+TEST_F(MemoryKinds, WithSavedFilePagesAnEpochSurvivesItsLibraryAndItsProgram) {
+  Program program = StartKinds();
+  const pid_t pid = program.pid();
+  CommandResult started = Ckpt(
+      {"start", "--interval", "0", "--job", "job", "--save-file-pages", absl::StrCat(pid)});
+  ASSERT_EQ(started.status, 0) << started.err;
+  ASSERT_EQ(Ckpt({"checkpoint", "job"}).status, 0);
+  ASSERT_EQ(Ckpt({"checkpoint", "job"}).status, 0);
+  program.Kill();
+  // Once: later epochs have them from the first.
+  const pb::ListReply list = List();
+  EXPECT_GT(list.epochs(0).table_pages(), 4096u + 256u + 300u);
+  EXPECT_LT(list.epochs(2).pages_written(), 300u);
+  const auto show = CkptJson<pb::ShowReply>({"show", "--epoch", "3"});
+  uint32_t of_library = 0;
+  for (const pb::ShowMapping& mapping : show.mappings()) {
+    if (mapping.name() == library_) of_library += mapping.file_pages();
+  }
+  EXPECT_GE(of_library, 128 * 1024 / 4096u);
+
+  // All is as it was: mapped as ever.
+  CommandResult restored = Ckpt({"restore", "--epoch", "3", "--detach"});
+  ASSERT_EQ(restored.status, 0) << restored.err;
+  EXPECT_TRUE(absl::StrContains(ReadAll(absl::StrCat("/proc/", pid, "/maps")), library_));
+  EXPECT_FALSE(absl::StrContains(restored.err, library_)) << restored.err;
+  KillAndReap(pid);
+
+  Upgrade(library_);
+  restored = Ckpt({"restore", "--epoch", "2", "--detach"});
+  ASSERT_EQ(restored.status, 0) << restored.err;
+  EXPECT_TRUE(absl::StrContains(restored.err, library_ + " is not the file it was")) << restored.err;
+  EXPECT_FALSE(absl::StrContains(ReadAll(absl::StrCat("/proc/", pid, "/maps")), library_));
+  EXPECT_TRUE(absl::StrContains(ReadAll(absl::StrCat("/proc/", pid, "/maps")), program_));
+  KillAndReap(pid);
+  KillAndReap(RestoreAndExpectProgress(3, 10));
+
+  fs::remove(library_);
+  KillAndReap(RestoreAndExpectProgress(1, 10));
+  // The program too; tracked again, and restored from that epoch.
+  Upgrade(program_);
+  EXPECT_EQ(RestoreAndExpectProgress(3, 10, {"--interval", "0", "--save-file-pages"}), pid);
+  ASSERT_EQ(Ckpt({"checkpoint", "job"}).status, 0);
+  KillAndReap(pid);
+  EXPECT_EQ(List().epochs(3).parent(), 3u);
+  fs::remove(program_);
+  KillAndReap(RestoreAndExpectProgress(4, 10));
+}
+
+TEST_F(MemoryKinds, WithoutSavedFilePagesAnUpgradedLibraryIsRefusedByName) {
+  Program program = StartKinds();
+  const std::string pid = absl::StrCat(program.pid());
+  CommandResult started = Ckpt({"start", "--interval", "0", "--job", "job", pid});
+  ASSERT_EQ(started.status, 0) << started.err;
+  Upgrade(library_);
+  const CommandResult checkpoint = Ckpt({"checkpoint", "job"});
+  EXPECT_EQ(checkpoint.status, 4);
+  EXPECT_TRUE(absl::StrContains(checkpoint.err, library_)) << checkpoint.err;
+  program.Kill();
+  for (const bool missing : {false, true}) {
+    if (missing) fs::remove(library_);
+    const CommandResult restored = Ckpt({"restore", "--epoch", "1", "--detach"});
+    EXPECT_EQ(restored.status, 4);
+    EXPECT_TRUE(absl::StrContains(restored.err, library_)) << restored.err;
+  }
+}
+
+TEST_F(MemoryKinds, WithSavedFilePagesTrackingGoesOnWhenAFileIsReplacedUnderTheProgram) {
+  Program program = StartKinds();
+  CommandResult started = Ckpt({"start", "--interval", "0", "--job", "job", "--save-file-pages",
+                                absl::StrCat(program.pid())});
+  ASSERT_EQ(started.status, 0) << started.err;
+  for (const std::string& path : {library_, program_}) {
+    Upgrade(path);
+    const CommandResult checkpoint = Ckpt({"checkpoint", "job"});
+    ASSERT_EQ(checkpoint.status, 0) << checkpoint.err;
+  }
+  program.Kill();
+  for (const int epoch : {1, 2, 3}) KillAndReap(RestoreAndExpectProgress(epoch, 10));
 }
 
 }  // namespace
