@@ -80,6 +80,8 @@ class Session final : public CheckpointSession {
   bool target_alive() const override { return target_->alive(); }
   int target_pidfd() const override { return target_->pidfd(); }
   std::string tracker_name() const override { return tracker_name_; }
+  HugePageCount huge_pages() const override { return huge_pages_.count(); }
+  HugePageCount EndTracking(bool collapse) override;
 
  private:
   // What the freeze found; everything slow happens to it after the thaw.
@@ -93,6 +95,7 @@ class Session final : public CheckpointSession {
     uint64_t pages_scanned = 0;
   };
 
+  void LookAtHugePages();
   absl::Status SpawnAgent();
   absl::StatusOr<ScopedFd> AttachAgent(uint64_t uffd_features);
   absl::Status AttachWith(const std::string& tracker);
@@ -124,6 +127,7 @@ class Session final : public CheckpointSession {
   const SessionOptions options_;
   ExcludedMemory excluded_;
   FilePages file_pages_;
+  HugePages huge_pages_;
   std::string tracker_name_;
   std::optional<AgentClient> agent_;
   std::unique_ptr<WriteTracker> tracker_;
@@ -137,6 +141,19 @@ class Session final : public CheckpointSession {
   int64_t last_sign_of_life_us_ = 0;
   int64_t armed_us_ = 0;  // of this epoch's ArmNewMemory
 };
+
+// For people; a failure has nothing to say to the epoch.
+void Session::LookAtHugePages() {
+  const absl::StatusOr<MemoryMap> map = ReadMaps(*target_);
+  if (map.ok()) (void)huge_pages_.Look(*target_, *map);
+}
+
+HugePageCount Session::EndTracking(bool collapse) {
+  LookAtHugePages();
+  tracker_.reset();  // The kernel does not collapse what a userfaultfd protects.
+  if (collapse) huge_pages_.Mend(*target_);
+  return huge_pages_.count();
+}
 
 absl::Status Session::SpawnAgent() {
   agent_.reset();
@@ -152,6 +169,7 @@ absl::Status Session::MakeTracker(ScopedFd uffd, const PageSet& known) {
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<WriteTracker> tracker,
                         NewWriteTracker(tracker_name_, target_.get(), std::move(uffd)));
   INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(*target_));
+  (void)huge_pages_.Look(*target_, map);
   INCR_RETURN_IF_ERROR(tracker->Arm(map, known));
   memory_.emplace(std::move(memory));
   tracker_ = std::move(tracker);
@@ -249,6 +267,7 @@ absl::StatusOr<EpochResult> Session::TakeEpoch() {
   if (result.ok()) {
     tracker_->EpochDurable();
     file_pages_.EpochDurable();
+    if (huge_pages_.LookIsCheap()) LookAtHugePages();
     parent_ = result->record.epoch();
     started_ = true;
     failures_in_a_row_ = 0;

@@ -18,6 +18,7 @@ absl::StatusOr<int> RunStart(const CommandContext& context, const StartArgs& arg
   request.set_allow_unsupported(args.tracking.allow_unsupported);
   request.set_include_dontdump(args.tracking.include_dontdump);
   request.set_save_file_pages(args.tracking.save_file_pages);
+  request.set_collapse_on_stop(args.tracking.collapse_on_stop);
   absl::StatusOr<pb::EpochReply> reply;
   {
     Progress progress(absl::StrCat("first epoch of process ", args.pid));

@@ -82,6 +82,7 @@ class Parser {
                       "Save memory that the program marked MADV_DONTDUMP too");
     command->add_flag("--save-file-pages", args->save_file_pages,
                       "Save pages of mapped files too: it survives an upgrade of its libraries");
+    command->add_flag("--collapse-on-stop", args->collapse_on_stop, kCollapseHelp);
   }
 
   void AddTrackingCommands() {
@@ -102,6 +103,7 @@ class Parser {
     CLI::App* stop = Add("stop", kStopHelp);
     stop->add_option("target", stop_.target, "Its pid or its job's name")->type_name("");
     stop->add_flag("--all", stop_.all, "Every job of this store");
+    stop->add_flag("--collapse-on-stop", stop_.collapse_on_stop, kCollapseHelp);
 
     CLI::App* restore = Add("restore", kRestoreHelp);
     restore->add_option("--epoch", restore_.epoch, "Its number, or latest")

@@ -19,6 +19,7 @@ struct TrackingArgs {
   bool allow_unsupported = false;
   bool include_dontdump = false;
   bool save_file_pages = false;
+  bool collapse_on_stop = false;
 };
 
 struct StartArgs {
@@ -35,6 +36,7 @@ struct CheckpointArgs {
 struct StopArgs {
   std::string target;
   bool all = false;
+  bool collapse_on_stop = false;
 };
 struct StatusArgs {};
 struct ListArgs {

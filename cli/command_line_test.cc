@@ -111,6 +111,10 @@ TEST(CommandLineTest, WhatIsSavedOfMemory) {
   EXPECT_TRUE(Parse<RestoreArgs>({"restore", "--epoch", "1", "--interval", "1", "--include-dontdump"})
                   .tracking.include_dontdump);
   UsageErrorOf({"stop", "--include-dontdump", "web"});
+  EXPECT_FALSE(Parse<StopArgs>({"stop", "web"}).collapse_on_stop);
+  EXPECT_TRUE(Parse<StopArgs>({"stop", "--collapse-on-stop", "web"}).collapse_on_stop);
+  EXPECT_FALSE(Parse<StartArgs>({"start", "71"}).tracking.collapse_on_stop);
+  EXPECT_TRUE(Parse<StartArgs>({"start", "71", "--collapse-on-stop"}).tracking.collapse_on_stop);
 }
 
 TEST(CommandLineTest, TheOthers) {

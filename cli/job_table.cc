@@ -57,6 +57,7 @@ absl::StatusOr<pb::EpochReply> JobTable::Start(const pb::StartRequest& request) 
   settings.pid = pid;
   settings.command = command;
   settings.interval_s = request.interval_s();
+  settings.collapse_on_stop = request.collapse_on_stop();
   TrackingOptions options = OptionsOf(request, settings.name);
   options.launched = request.launched();
   settings.open = [this, pid, options = std::move(options)] {
@@ -87,6 +88,7 @@ absl::StatusOr<pb::EpochReply> JobTable::Adopt(const pb::AdoptRequest& request, 
   settings.pid = pid;
   settings.command = command;
   settings.interval_s = request.interval_s();
+  settings.collapse_on_stop = request.collapse_on_stop();
   settings.restored_epoch = request.epoch();
   settings.open = [this, pid, uffd, epoch = request.epoch(),
                    options = OptionsOf(request, settings.name)] {
@@ -171,10 +173,16 @@ absl::StatusOr<pb::StopReply> JobTable::Stop(const pb::StopRequest& request) {
     jobs.push_back(std::move(job));
   }
   pb::StopReply reply;
-  for (const JobPtr& job : jobs) job->RequestStop();
+  for (const JobPtr& job : jobs) job->RequestStop(request.collapse_on_stop());
   for (const JobPtr& job : jobs) {
     job->WaitEnded();
     reply.add_stopped(job->name());
+    const pb::JobStatus status = job->Status();
+    pb::StoppedJob* stopped = reply.add_jobs();
+    stopped->set_job(job->name());
+    stopped->set_huge_pages(status.huge_pages());
+    stopped->set_huge_pages_split(status.huge_pages_split());
+    stopped->set_huge_pages_collapsed(status.huge_pages_collapsed());
   }
   absl::MutexLock lock(&mutex_);
   if (jobs_.empty()) closing_ = true;
