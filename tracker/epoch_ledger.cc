@@ -39,6 +39,9 @@ TakenPages EpochLedger::TakeFrozen(PageSet written, PageSet content, const PageS
   taken.gone = std::move(accounted);
   taken.gone.Remove(content);
   handed_.Add(written);
+  // Whether one of these was written has been read, destructively, and what was owed of them is forgotten
+  // above: if this epoch fails they are in doubt like those that were copied.
+  handed_.Add(taken.excluded);
   taken.written = std::move(written);
 
   content_ = std::move(content);
