@@ -209,7 +209,8 @@ absl::StatusOr<MemoryMap> ReadSmapsBelow(const ProcessHandle& process, uint64_t 
   std::string text;
   size_t line = 0;  // offset of the first one not looked at
   for (;;) {
-    char part[16 << 10];  // The kernel gives what fits into a page of its own, mapping by mapping.
+    // Less than a mapping's text: the kernel walks mappings until it has what was asked for.
+    char part[512];
     const ssize_t n = ::read(fd.get(), part, sizeof part);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return ErrnoStatus(absl::StrCat("read(", path, ")"));
