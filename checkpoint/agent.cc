@@ -61,6 +61,7 @@ class Agent {
   int64_t frozen_us_ = 0;
   bool gave_up_ = false;
   bool thaw_asked_ = false;  // in the middle of a capture
+  bool deleted_files_ = false;
 };
 
 int Agent::Run() {
@@ -136,7 +137,8 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
   // All that can be done before the target stands still is done before.
   std::optional<RemoteAddr> syscall_hint;
   if (!request.bare()) {
-    auto lasting = CaptureLasting(*target_);
+    deleted_files_ = request.deleted_files();
+    auto lasting = CaptureLasting(*target_, deleted_files_);
     if (!lasting.ok()) return Reply(lasting.status());
     lasting_ = *std::move(lasting);
     if (auto found = FindSyscallInstruction(*target_); found.ok()) syscall_hint = *found;
@@ -210,7 +212,7 @@ absl::Status Agent::ThawAndReport() {
 }
 
 absl::Status Agent::ConfirmLasting() {
-  INCR_ASSIGN_OR_RETURN(const LastingState now, CaptureLasting(*target_));
+  INCR_ASSIGN_OR_RETURN(const LastingState now, CaptureLasting(*target_, deleted_files_));
   if (now == *lasting_) return absl::OkStatus();
   return absl::AbortedError(absl::StrCat(
       "process ", target_->pid(), " changed its limits, ids or attributes during the checkpoint"));

@@ -134,6 +134,7 @@ absl::Status AgentClient::Freeze(const FreezeOptions& options) {
   request.set_operation(pb::AgentRequest::FREEZE);
   request.set_bare(options.bare);
   request.set_allow_unsupported(options.allow_unsupported);
+  request.set_deleted_files(options.deleted_files);
   INCR_RETURN_IF_ERROR(SendMessage(socket_.get(), request));
   StayAwake(socket_.get(), kFreezeUs);
   return ReceiveOk().status();

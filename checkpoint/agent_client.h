@@ -35,6 +35,7 @@ class AgentClient {
   struct FreezeOptions {
     bool bare = false;  // only stop it: no state is captured
     bool allow_unsupported = false;
+    bool deleted_files = false;  // see CaptureLasting
   };
   // Returns once every thread rests. The agent then reads the state while the caller scans and copies;
   // what the target's own threads are asked for, in a scratch mapping, waits for MapsRead().

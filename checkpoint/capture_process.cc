@@ -156,12 +156,17 @@ absl::Status CaptureLayout(const ProcessHandle& target, const ProcessFacts& fact
   return absl::OkStatus();
 }
 
-absl::Status CaptureExe(const ProcessHandle& target, pb::FileIdentity* exe) {
+absl::Status CaptureExe(const ProcessHandle& target, bool deleted_files, pb::FileIdentity* exe) {
   const std::string link = target.ProcPath("exe");
   INCR_ASSIGN_OR_RETURN(std::string path, ReadLink(link));
   pb::FileIdentity running;
   if (!IdentityAt(link, path, &running)) return ErrnoStatus(absl::StrCat("statx(", link, ")"));
   if (!IdentityAt(path, path, exe) || !SameFile(*exe, running)) {
+    if (deleted_files) {
+      *exe = running;
+      exe->set_path(std::string(absl::StripSuffix(path, " (deleted)")));
+      return absl::OkStatus();
+    }
     return absl::UnimplementedError(
         absl::StrCat("pid ", target.pid(), " cannot be restored: its program file ", path,
                      " has been deleted or replaced"));
@@ -242,7 +247,7 @@ bool LastingState::operator==(const LastingState& other) const {
          unsupported == other.unsupported && without_names(image) == without_names(other.image);
 }
 
-absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target) {
+absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target, bool deleted_files) {
   LastingState lasting;
   pb::Process* process = lasting.image.add_processes();
   INCR_ASSIGN_OR_RETURN(ProcessFacts facts, ReadProcessFacts(target));
@@ -254,7 +259,7 @@ absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target) {
   }
   INCR_RETURN_IF_ERROR(CaptureMemoryAttributes(target, status, process));
   INCR_RETURN_IF_ERROR(CaptureIdentity(target, facts, process));
-  INCR_RETURN_IF_ERROR(CaptureExe(target, process->mutable_exe()));
+  INCR_RETURN_IF_ERROR(CaptureExe(target, deleted_files, process->mutable_exe()));
   INCR_RETURN_IF_ERROR(CaptureLayout(target, facts, process->mutable_layout()));
   INCR_RETURN_IF_ERROR(CaptureLimits(target, process));
   INCR_ASSIGN_OR_RETURN(lasting.fs, ReadFsContext(target));

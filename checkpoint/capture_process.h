@@ -26,7 +26,9 @@ struct LastingState {
   // Names and arguments apart: for people only, and some programs change them all the time.
   bool operator==(const LastingState& other) const;
 };
-absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target);
+// `deleted_files`: a program file that has been deleted or replaced is no error.
+absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target,
+                                            bool deleted_files = false);
 
 // `lasting`, and what is of the moment: threads, signals, timers, children. Pure but for reading /proc.
 // An unsupported resource (children, posix timers, seccomp, a foreign pid
@@ -42,9 +44,10 @@ void RecordGroupStop(pb::Process* process);
 // Mappings with file identities and memory objects. `flags` are mappings with VmFlags from a
 // recent ReadSmaps, matched by range. kAborted: a file that is mapped privately was changed since
 // `moment_us` (WallMicros() of the freeze), so that its identity now is not that of the moment.
+// `deleted_files`: a private mapping of a file that has been deleted or replaced is no error.
 absl::Status CaptureMappings(const ProcessHandle& target, const MemoryMap& map,
                              const MemoryMap& flags, int64_t moment_us, bool allow_unsupported,
-                             pb::Process* process, pb::Image* image);
+                             pb::Process* process, pb::Image* image, bool deleted_files = false);
 
 }  // namespace incr
 

@@ -16,6 +16,8 @@
 #include "checkpoint/agent.h"
 #include "checkpoint/agent_client.h"
 #include "checkpoint/capture_process.h"
+#include "checkpoint/excluded_memory.h"
+#include "checkpoint/file_pages.h"
 #include "checkpoint/page_copier.h"
 #include "checkpoint/text.h"
 #include "process/fd_table.h"
@@ -23,6 +25,7 @@
 #include "process/process_handle.h"
 #include "process/remote_memory.h"
 #include "proto/image.pb.h"
+#include "proto/image_check.h"
 #include "tracker/write_tracker.h"
 
 namespace incr {
@@ -70,7 +73,11 @@ class Urgency {
 class Session final : public CheckpointSession {
  public:
   Session(Store* store, std::unique_ptr<ProcessHandle> target, SessionOptions options)
-      : store_(store), target_(std::move(target)), options_(std::move(options)) {}
+      : store_(store),
+        target_(std::move(target)),
+        options_(std::move(options)),
+        excluded_(options_.include_dontdump),
+        file_pages_(options_.save_file_pages) {}
 
   absl::Status AttachFresh();
   absl::Status AttachRestored(uint64_t epoch, ScopedFd uffd);
@@ -79,6 +86,8 @@ class Session final : public CheckpointSession {
   bool target_alive() const override { return target_->alive(); }
   int target_pidfd() const override { return target_->pidfd(); }
   std::string tracker_name() const override { return tracker_name_; }
+  HugePageCount huge_pages() const override { return huge_pages_.count(); }
+  HugePageCount EndTracking(bool collapse) override;
 
  private:
   // What the freeze found; everything slow happens to it after the thaw.
@@ -86,15 +95,18 @@ class Session final : public CheckpointSession {
     MemoryMap map;
     pb::Image image;
     PageSet gone;
+    PageSet left_out;  // had content, but is marked MADV_DONTDUMP
     int64_t time_us = 0;
     int64_t frozen_us = 0;
     uint64_t pages_scanned = 0;
   };
 
+  void LookAtHugePages();
   absl::Status SpawnAgent();
   absl::StatusOr<ScopedFd> AttachAgent(uint64_t uffd_features);
   absl::Status AttachWith(const std::string& tracker);
   absl::Status MakeTracker(ScopedFd uffd, const PageSet& known);
+  absl::Status AdoptFilePages(uint64_t epoch, const PageTable& table);
   bool MayBeTheTrackers(const absl::Status& status) const;
   void DemoteTracker(const absl::Status& why);
   void DistrustTracker(const absl::Status& why);
@@ -122,6 +134,9 @@ class Session final : public CheckpointSession {
   Store* const store_;
   const std::unique_ptr<ProcessHandle> target_;
   const SessionOptions options_;
+  ExcludedMemory excluded_;
+  FilePages file_pages_;
+  HugePages huge_pages_;
   std::string tracker_name_;
   std::optional<AgentClient> agent_;
   std::unique_ptr<WriteTracker> tracker_;
@@ -140,6 +155,19 @@ class Session final : public CheckpointSession {
   int64_t armed_us_ = 0;  // of this epoch's ArmNewMemory
 };
 
+// For people; a failure has nothing to say to the epoch.
+void Session::LookAtHugePages() {
+  const absl::StatusOr<MemoryMap> map = ReadMaps(*target_);
+  if (map.ok()) (void)huge_pages_.Look(*target_, *map);
+}
+
+HugePageCount Session::EndTracking(bool collapse) {
+  LookAtHugePages();
+  tracker_.reset();  // The kernel does not collapse what a userfaultfd protects.
+  if (collapse) huge_pages_.Mend(*target_);
+  return huge_pages_.count();
+}
+
 absl::Status Session::SpawnAgent() {
   agent_.reset();
   INCR_ASSIGN_OR_RETURN(AgentClient agent, AgentClient::Spawn(options_.agent_command));
@@ -154,6 +182,7 @@ absl::Status Session::MakeTracker(ScopedFd uffd, const PageSet& known) {
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<WriteTracker> tracker,
                         NewWriteTracker(tracker_name_, target_.get(), std::move(uffd)));
   INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(*target_));
+  (void)huge_pages_.Look(*target_, map);
   INCR_RETURN_IF_ERROR(tracker->Arm(map, known));
   memory_.emplace(std::move(memory));
   tracker_ = std::move(tracker);
@@ -171,6 +200,7 @@ absl::StatusOr<ScopedFd> Session::AttachAgent(uint64_t uffd_features) {
 
 absl::Status Session::AttachFresh() {
   tracker_.reset();
+  file_pages_.Reset();
   parent_ = 0;
   for (;;) {
     std::string why;
@@ -223,8 +253,17 @@ absl::Status Session::AttachRestored(uint64_t epoch, ScopedFd uffd) {
   }
   INCR_ASSIGN_OR_RETURN(PageTable table, store_->LoadPageTable(options_.job, epoch));
   INCR_RETURN_IF_ERROR(MakeTracker(std::move(uffd), PagesOfSpace(table, kSpace)));
+  INCR_RETURN_IF_ERROR(AdoptFilePages(epoch, table));
   parent_ = epoch;
   started_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status Session::AdoptFilePages(uint64_t epoch, const PageTable& table) {
+  if (table.empty() || table.back().space < kFirstFileSpace) return absl::OkStatus();
+  INCR_ASSIGN_OR_RETURN(const std::string bytes, store_->ReadImage(options_.job, epoch));
+  INCR_ASSIGN_OR_RETURN(const pb::Image image, ParseImage(bytes));
+  file_pages_.Adopt(image.processes(0), table);
   return absl::OkStatus();
 }
 
@@ -240,6 +279,8 @@ absl::StatusOr<EpochResult> Session::TakeEpoch() {
   }
   if (result.ok()) {
     tracker_->EpochDurable();
+    file_pages_.EpochDurable();
+    if (huge_pages_.LookIsCheap()) LookAtHugePages();
     parent_ = result->record.epoch();
     started_ = true;
     failures_in_a_row_ = 0;
@@ -269,6 +310,7 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   PageCopier copier(&*memory_, writer.get(), kSpace, &copy_buffer_);
 
   INCR_RETURN_IF_ERROR(RefreshFlags());
+  excluded_.Begin(flags_);
   EpochResult result;
   PreCopied precopied;
   INCR_ASSIGN_OR_RETURN(const std::string direct, FindDirectIo());
@@ -291,6 +333,8 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   INCR_RETURN_IF_ERROR(CheckNoNewDirectIo(direct));
 
   INCR_RETURN_IF_ERROR(DescribeMappings(&frozen));  // Soon: files change.
+  INCR_RETURN_IF_ERROR(
+      file_pages_.Save(*target_, writer.get(), frozen.image.mutable_processes(0)));
   INCR_RETURN_IF_ERROR(copier.AddFromMemory());
   if (copy_buffer_.pages > kKeptBufferPages) copy_buffer_ = {};
   for (const PageRange& run : frozen.gone.runs()) {
@@ -324,6 +368,7 @@ absl::StatusOr<Session::PreCopied> Session::PreCopy(PageCopier& copier,
       DistrustTracker(taken.status());
       return taken.status();
     }
+    tracker_->PutBack(excluded_.HoldBack(&taken->written));
     ++done.rounds;
     done.last_found = taken->written.page_count();
     PageSet unreadable;
@@ -349,7 +394,8 @@ absl::StatusOr<Session::Frozen> Session::FreezeAndCopy(PageCopier& copier,
   copier.Reserve(std::clamp(expected_pages * 2, options_.precopy_target_pages * 4,
                             options_.frozen_buffer_bytes / kPageSize));
   const Urgency urgency;
-  INCR_RETURN_IF_ERROR(Freeze({.allow_unsupported = options_.allow_unsupported}));
+  INCR_RETURN_IF_ERROR(Freeze({.allow_unsupported = options_.allow_unsupported,
+                               .deleted_files = options_.save_file_pages}));
   frozen.time_us = WallMicros();
   const absl::Status copied = CopyWhileFrozen(copier, &frozen);
   if (options_.while_frozen) {
@@ -443,16 +489,20 @@ absl::Status Session::CheckSameMemory() const {
 
 absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
   absl::StatusOr<MemoryMap> map = ReadMaps(*target_);
+  absl::StatusOr<PageSet> excluded = excluded_.Decide(*target_);
   // An oracle wants to see what we see: not the rseq area of a thread that has run again.
   if (!options_.while_frozen) (void)agent_->MapsRead();  // If it is gone, Thaw() will tell.
   INCR_RETURN_IF_ERROR(map.status());
+  INCR_RETURN_IF_ERROR(excluded.status());
   frozen->map = *std::move(map);
+  tracker_->Exclude(*std::move(excluded));
   absl::StatusOr<TakenPages> taken = tracker_->TakeFrozen(frozen->map);
   if (!taken.ok()) {
     DistrustTracker(taken.status());
     return taken.status();
   }
   frozen->gone = std::move(taken->gone);
+  frozen->left_out = std::move(taken->excluded);
   frozen->pages_scanned = taken->pages_scanned;
   PageSet unreadable;
   if (taken->written.page_count() * kPageSize <= options_.frozen_buffer_bytes) {
@@ -473,8 +523,12 @@ absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
 // looked up now.
 absl::Status Session::DescribeMappings(Frozen* frozen) {
   if (!HasFlagsOfAll(frozen->map)) INCR_RETURN_IF_ERROR(ReadFlags());
-  return CaptureMappings(*target_, frozen->map, flags_, frozen->time_us, options_.allow_unsupported,
-                         frozen->image.mutable_processes(0), &frozen->image);
+  INCR_RETURN_IF_ERROR(CaptureMappings(*target_, frozen->map, flags_, frozen->time_us,
+                                       options_.allow_unsupported,
+                                       frozen->image.mutable_processes(0), &frozen->image,
+                                       options_.save_file_pages));
+  excluded_.Record(frozen->left_out, frozen->image.mutable_processes(0), &frozen->image);
+  return absl::OkStatus();
 }
 
 bool Session::HasFlagsOfAll(const MemoryMap& map) const {

@@ -77,6 +77,15 @@ class Parser {
     command->add_option("--precopy-rounds", args->precopy_rounds,
                         "At most N rounds of copying before the freeze; 0: all in the freeze")
         ->type_name("N");
+    AddMemoryOptions(command, args);
+  }
+
+  void AddMemoryOptions(CLI::App* command, TrackingArgs* args) {
+    command->add_flag("--include-dontdump", args->include_dontdump,
+                      "Save memory that the program marked MADV_DONTDUMP too");
+    command->add_flag("--save-file-pages", args->save_file_pages,
+                      "Save pages of mapped files too: it survives an upgrade of its libraries");
+    command->add_flag("--collapse-on-stop", args->collapse_on_stop, kCollapseHelp);
   }
 
   void AddTrackingCommands() {
@@ -97,6 +106,7 @@ class Parser {
     CLI::App* stop = Add("stop", kStopHelp);
     stop->add_option("target", stop_.target, "Its pid or its job's name")->type_name("");
     stop->add_flag("--all", stop_.all, "Every job of this store");
+    stop->add_flag("--collapse-on-stop", stop_.collapse_on_stop, kCollapseHelp);
 
     CLI::App* restore = Add("restore", kRestoreHelp);
     restore->add_option("--epoch", restore_.epoch, "Its number, or latest")
@@ -113,6 +123,7 @@ class Parser {
         ->type_name("NAME");
     restore->add_flag("--allow-unsupported", restore_.tracking.allow_unsupported,
                       "For its next epochs: leave out what cannot be saved");
+    AddMemoryOptions(restore, &restore_.tracking);
   }
 
   void AddReadingCommands() {

@@ -106,6 +106,22 @@ TEST(CommandLineTest, Restore) {
   UsageErrorOf({"restore"});
 }
 
+TEST(CommandLineTest, WhatIsSavedOfMemory) {
+  EXPECT_FALSE(Parse<StartArgs>({"start", "71"}).tracking.include_dontdump);
+  EXPECT_FALSE(Parse<StartArgs>({"start", "71"}).tracking.save_file_pages);
+  EXPECT_TRUE(Parse<StartArgs>({"start", "--save-file-pages", "71"}).tracking.save_file_pages);
+  EXPECT_TRUE(Parse<RunArgs>({"run", "--save-file-pages", "true"}).tracking.save_file_pages);
+  EXPECT_TRUE(Parse<StartArgs>({"start", "--include-dontdump", "71"}).tracking.include_dontdump);
+  EXPECT_TRUE(Parse<RunArgs>({"run", "--include-dontdump", "--", "true"}).tracking.include_dontdump);
+  EXPECT_TRUE(Parse<RestoreArgs>({"restore", "--epoch", "1", "--interval", "1", "--include-dontdump"})
+                  .tracking.include_dontdump);
+  UsageErrorOf({"stop", "--include-dontdump", "web"});
+  EXPECT_FALSE(Parse<StopArgs>({"stop", "web"}).collapse_on_stop);
+  EXPECT_TRUE(Parse<StopArgs>({"stop", "--collapse-on-stop", "web"}).collapse_on_stop);
+  EXPECT_FALSE(Parse<StartArgs>({"start", "71"}).tracking.collapse_on_stop);
+  EXPECT_TRUE(Parse<StartArgs>({"start", "71", "--collapse-on-stop"}).tracking.collapse_on_stop);
+}
+
 TEST(CommandLineTest, TheOthers) {
   EXPECT_EQ(Parse<CheckpointArgs>({"checkpoint", "71"}).target, "71");
   EXPECT_EQ(Parse<ShowArgs>({"show", "--epoch", "3"}).epoch, "3");

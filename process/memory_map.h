@@ -55,6 +55,8 @@ absl::StatusOr<MemoryMap> ParseSmaps(absl::string_view text);
 absl::StatusOr<MemoryMap> ReadMaps(const ProcessHandle& process);
 // /proc/<pid>/smaps: has VmFlags but walks every page table (about 10 ms per GiB).
 absl::StatusOr<MemoryMap> ReadSmaps(const ProcessHandle& process);
+// Only mappings that begin below `address`; those above are not walked.
+absl::StatusOr<MemoryMap> ReadSmapsBelow(const ProcessHandle& process, uint64_t address);
 
 MappingClass ClassifyMapping(const MemoryMapping& mapping);
 

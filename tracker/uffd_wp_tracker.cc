@@ -78,6 +78,7 @@ class UffdWpTracker final : public WriteTracker {
   absl::Status ArmNew(const MemoryMap& map) override;
   absl::StatusOr<TakenPages> TakeRunning(const MemoryMap& map) override;
   absl::StatusOr<TakenPages> TakeFrozen(const MemoryMap& map) override;
+  void Exclude(PageSet pages) override { ledger_.Exclude(std::move(pages)); }
   void PutBack(const PageSet& pages) override { ledger_.PutBack(pages); }
   void set_heartbeat(std::function<void()> heartbeat) override {
     comparer_.set_heartbeat(std::move(heartbeat));
