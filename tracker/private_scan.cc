@@ -193,8 +193,15 @@ absl::Status PrivateScan::Settle(Runs runs, PageSet* written, PageSet* content) 
     doubtful = std::move(of_files);
   }
   if (traits_.markers_visible) {
-    status = RemoveMarkers(scanner_, &runs.written_swapped);
-    if (status.ok()) status = RemoveMarkers(scanner_, &doubtful);
+    // Neither known to be empty nor to be clean: the caller reads it.
+    for (PageSet* pages : {&runs.written_swapped, &doubtful}) {
+      auto unclear = RemoveMarkers(scanner_, pages);
+      if (unclear.ok()) {
+        runs.written.Add(*unclear);
+      } else if (status.ok()) {
+        status = unclear.status();
+      }
+    }
   } else {
     written->Add(doubtful);  // Cannot tell: the caller reads it.
   }
