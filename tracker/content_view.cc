@@ -69,7 +69,8 @@ PageSet PrivateFilePages(const MemoryMap& map) {
   return pages;
 }
 
-absl::StatusOr<PageSet> RemoveMarkers(const PagemapScanner& scanner, PageSet* pages) {
+absl::StatusOr<PageSet> RemoveMarkers(const PagemapScanner& scanner, PageSet* pages,
+                                      PageSet* removed) {
   PageSet markers, unclear;
   std::vector<uint64_t> entries;
   for (PageRange run : pages->runs()) {
@@ -89,6 +90,7 @@ absl::StatusOr<PageSet> RemoveMarkers(const PagemapScanner& scanner, PageSet* pa
   }
   pages->Remove(markers);
   pages->Remove(unclear);
+  removed->Add(markers);
   return unclear;
 }
 

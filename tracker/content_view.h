@@ -32,9 +32,10 @@ std::vector<ScanSpan> ScanSpans(const MemoryMap& map);
 PageSet PrivateFilePages(const MemoryMap& map);
 
 // Takes out of `pages`, which PAGEMAP_SCAN calls swapped, those whose pagemap entry is a marker: an
-// entry without content. Returns, and takes out too, those of which the entry does not tell: of
+// entry without content; adds them to `removed`. Returns, and takes out too, those of which the entry does not tell: of
 // hugetlbfs it shows neither markers nor pages under migration. Reading such a page settles it.
-absl::StatusOr<PageSet> RemoveMarkers(const PagemapScanner& scanner, PageSet* pages);
+absl::StatusOr<PageSet> RemoveMarkers(const PagemapScanner& scanner, PageSet* pages,
+                                      PageSet* removed);
 
 }  // namespace incr
 

@@ -42,6 +42,7 @@ class Settings {
     };
     want(Set("/sys/kernel/mm/ksm/sleep_millisecs", "10"), "KSM's pace");
     want(Set("/sys/kernel/mm/ksm/pages_to_scan", "1000"), "KSM's pace");
+    (void)Set("/sys/kernel/mm/ksm/use_zero_pages", "1");  // 4.12
     want(Set("/sys/kernel/mm/ksm/run", "1"), "KSM");
     const std::string pool = ReadText("/proc/sys/vm/nr_hugepages");
     want(Set("/proc/sys/vm/nr_hugepages", absl::StrCat(std::atoi(pool.c_str()) + 6)), "hugetlbfs");

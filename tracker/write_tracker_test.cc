@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
@@ -358,6 +359,21 @@ TEST_P(WriteTrackerTest, GuardPagesHaveNoContent) {
   EXPECT_EQ(InArena(rig().Epoch().written), Set({Pages(Page(3), 1)}));
 }
 
+// The kernel tries for ever to put a guard where a tracked page of a file was: until the next freeze.
+TEST_P(WriteTrackerTest, AGuardOverATrackedFileIsInstalledInTheEnd) {
+  StartWith(8, "file");
+  rig().Epoch();
+  long result = -1;
+  std::thread installs(
+      [&] { result = rig().Try("advise %lx 2 %x", Page(2), MADV_GUARD_INSTALL); });
+  usleep(50'000);
+  rig().Epoch();
+  installs.join();
+  if (result == -EINVAL) GTEST_SKIP() << "no guards over files before Linux 6.15";
+  EXPECT_EQ(result, 0);
+  rig().Epoch();
+}
+
 TEST_P(WriteTrackerTest, SharedMemoryWrittenByOthersIsTaken) {
   StartWith(8, "shared");
   EXPECT_TRUE(InArena(rig().Epoch().written).empty());
@@ -602,6 +618,20 @@ TEST_P(WriteTrackerTest, AWriteIsNotForgottenWhenKsmMergesThePage) {
   rig().Epoch({.running_rounds = 1});
   rig().Do("poke %lx 1", Page(7));
   EXPECT_TRUE(rig().Epoch().written.Contains(P(Page(7))));
+}
+
+// With use_zero_pages KSM maps the zero page where a private copy of a file's page holds zeros: still a
+// copy, not the file.
+TEST_P(WriteTrackerTest, ACopyOfZerosOverAFileStaysWhenKsmMergesIt) {
+  TortureMachine machine;
+  if (!machine.missing().empty()) GTEST_SKIP() << machine.missing()[0];
+  rig().Do("map %lx 8 %x file", kArena, kRw);
+  rig().Do("zero %lx 8", kArena);
+  rig().Do("advise %lx 8 %x", kArena, MADV_MERGEABLE);
+  rig().Arm();
+  rig().Epoch();
+  usleep(1'000'000);  // KSM's two passes, where nothing else is mergeable.
+  EXPECT_TRUE(InArena(rig().Epoch().gone).empty());
 }
 
 TEST_P(WriteTrackerTest, PagesOfHugetlbfsAreNeverMissed) {

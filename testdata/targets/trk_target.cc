@@ -7,7 +7,7 @@
 //                                       privatememfd sysv huge sharedhuge (hugetlbfs)
 //   unmap ADDR PAGES | protect ADDR PAGES PROT | advise ADDR PAGES ADVICE
 //   move ADDR PAGES NEW NEWPAGES | leave ADDR PAGES NEW (MREMAP_DONTUNMAP) | resize ADDR PAGES NEW
-//   fill ADDR PAGES SEED | poke ADDR BYTE | peek ADDR PAGES | sysread ADDR BYTES
+//   fill ADDR PAGES SEED | zero ADDR PAGES | poke ADDR BYTE | peek ADDR PAGES | sysread ADDR BYTES
 //   brk PAGES -> the old break | stack PAGES -> the lowest address touched
 //   scribble ADDR PAGES | calm       a thread that writes at full speed
 //   recvmsg ADDR BYTES | preadv | uring | aio | vfork ADDR PAGES SEED   who else writes there
@@ -92,6 +92,7 @@ class Puppet {
       for (size_t i = 0; i < a[1]; ++i) FillPage(At(a[0]) + i * kPage, a[2] + i);
       return 0;
     }
+    if (verb == "zero") return std::memset(At(a[0]), 0, a[1] * kPage), 0;
     if (verb == "poke") return *At(a[0]) = static_cast<char>(a[1]), 0;
     if (verb == "peek") {
       long sum = 0;
