@@ -231,6 +231,7 @@ class Control {
     if (command == "halt") return Halt();
     if (command == "step") {
       if (a == 0) return 0;
+      workers[0]->naps = false;
       crew.Allow(steps_ += a);
       crew.AwaitIdle(worker_count);
       return 0;

@@ -118,6 +118,7 @@ class Worker {
   const uint64_t seed;
   Random random{0};
   uint64_t done = 0;  // operations
+  bool naps = true;   // false in steps: nobody else would use the time
 
   // Channels whose bytes the kernel puts into memory.
   int pipe_in = -1, pipe_out = -1, socket_in = -1, socket_out = -1, fed = -1, urandom = -1;

@@ -122,7 +122,7 @@ bool Break(Worker& w) {
 }
 
 bool Nap(Worker& w) {
-  usleep(w.random.Pick(1500));
+  if (w.naps) usleep(w.random.Pick(1500));
   return true;
 }
 
