@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "base/page_range.h"
 #include "process/memory_map.h"
 #include "process/pagemap_scan.h"
@@ -33,8 +34,11 @@ PageSet MappedPages(const MemoryMap& map);
 // The private file mappings themselves. Pure.
 PageSet PrivateFilePages(const MemoryMap& map);
 
-// Takes out of `pages` those whose pagemap entry is a marker: an entry without content.
-absl::Status RemoveMarkers(const PagemapScanner& scanner, PageSet* pages);
+// Takes out of `pages`, which PAGEMAP_SCAN calls swapped, those whose pagemap entry is a marker: an
+// entry without content; adds them to `removed`. Returns, and takes out too, those of which the entry does not tell: of
+// hugetlbfs it shows neither markers nor pages under migration. Reading such a page settles it.
+absl::StatusOr<PageSet> RemoveMarkers(const PagemapScanner& scanner, PageSet* pages,
+                                      PageSet* removed);
 
 }  // namespace incr
 

@@ -65,7 +65,8 @@ class TrackerRig {
   };
 
   // Starts the target; `file_bytes` long is the file that it maps.
-  explicit TrackerRig(const BackEnd& back_end, uint64_t file_bytes = 16 * kPageSize + 100);
+  explicit TrackerRig(const BackEnd& back_end, uint64_t file_bytes = 16 * kPageSize + 100,
+                      const char* program = "testdata/targets/trk_target");
   TrackerRig(const TrackerRig&) = delete;
   TrackerRig& operator=(const TrackerRig&) = delete;
   ~TrackerRig();
@@ -92,6 +93,8 @@ class TrackerRig {
   void Kill();
   // Held while the target is frozen: other writers of its memory must stand still too.
   std::mutex& freezing() { return freezing_; }
+  // Called with true before each freeze of an epoch, with false after it.
+  void set_still(std::function<void(bool)> still) { still_ = std::move(still); }
 
  private:
   using Image = std::map<uint64_t, std::string>;
@@ -108,6 +111,7 @@ class TrackerRig {
   std::optional<RemoteMemory> memory_;
   std::unique_ptr<WriteTracker> tracker_;
   std::mutex freezing_;
+  std::function<void(bool)> still_ = [](bool) {};
   Image image_;  // of the last durable epoch
 };
 

@@ -76,7 +76,10 @@ absl::Status UffdWpAsyncTracker::TakePrivate(const MemoryMap& map, Found* found)
   INCR_ASSIGN_OR_RETURN(PageSet unregistered, scan.FindUnregistered());
   registry_.RegisterFrozen(map, unregistered);
   const PageSet& suspects = registry_.ClearSuspects(map);
-  const absl::Status status = scan.TakeWrittenAndContent(&found->written, &found->content);
+  PageSet markers;
+  const absl::Status status =
+      scan.TakeWrittenAndContent(&found->written, &found->content, &markers);
+  registry_.ClearMarkers(markers);
   found->written.Add(unregistered);
   found->content.Add(unregistered);
   if (!suspects.empty()) found->written.Add(found->content.Intersect(suspects));
