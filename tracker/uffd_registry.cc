@@ -33,22 +33,6 @@ absl::Status UffdRegistry::Clear(PageRange range) {
   return status;
 }
 
-void UffdRegistry::RegisterAll(MemoryMap map,
-                               absl::FunctionRef<absl::StatusOr<MemoryMap>()> reread) {
-  for (int attempt = 0; attempt < 3; ++attempt) {
-    for (PageRange span : PrivateSpans(map)) {
-      if (RegisterWriteProtect(uffd_.get(), span).ok()) {
-        suspect_.Add(span);  // Bits that the tracker of another time may have left.
-        (void)Clear(span);
-      }
-      // Otherwise one mapping spoils the span, and the next freeze does them one by one.
-    }
-    absl::StatusOr<MemoryMap> now = reread();
-    if (!now.ok() || *now == map) return;
-    map = *std::move(now);
-  }
-}
-
 void UffdRegistry::RegisterFrozen(const MemoryMap& map, const PageSet& unregistered) {
   warnings_.clear();
   ForEachMappingOf(map, unregistered, [&](const MemoryMapping& mapping) {

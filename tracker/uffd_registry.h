@@ -21,9 +21,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "base/page_range.h"
 #include "base/scoped_fd.h"
 #include "process/memory_map.h"
@@ -33,10 +31,6 @@ namespace incr {
 class UffdRegistry {
  public:
   explicit UffdRegistry(ScopedFd uffd) : uffd_(std::move(uffd)) {}
-
-  // All private mappings, before anything of this process was armed by us. The target may run:
-  // `reread` gives its map again, to mend what changed meanwhile.
-  void RegisterAll(MemoryMap map, absl::FunctionRef<absl::StatusOr<MemoryMap>()> reread);
 
   // In a freeze: the private mappings that `unregistered` lies in. What cannot be registered gets a
   // warning.

@@ -107,7 +107,7 @@ absl::Status UffdWpAsyncTracker::CompareShared(const MemoryMap& map) {
 absl::Status UffdWpAsyncTracker::Arm(const MemoryMap& map, const PageSet& known) {
   ledger_.Reset(known);
   shared_.Reset();
-  registry_.RegisterAll(map, [this] { return ReadMaps(*process_); });
+  // It may run: registering waits for a freeze, ArmNew's or the first epoch's (uffd_registry.h).
   if (known.empty()) return absl::OkStatus();
   // All that exists is armed and not reported: it equals the table. What the table lacks is
   // found by the ledger at the next freeze.
