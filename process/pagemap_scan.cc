@@ -20,16 +20,20 @@ constexpr size_t kRegions = 2048;  // 48 KiB; the kernel itself collects 512 at 
 
 // The kernel walks with the target's mmap lock held and without a rest. So it is asked for parts that it
 // walks in some 30 us: whoever wants the lock, or this CPU, waits no longer. Holes take no time and
-// let the parts grow.
+// let the parts grow. None ends inside a huge page, which write_protect would split for that.
 class PartSize {
  public:
-  uint64_t bytes() const { return bytes_; }
+  uint64_t EndAfter(uint64_t start, uint64_t end) const {
+    return end - start > bytes_ ? (start + bytes_) / kHugePage * kHugePage : end;
+  }
+  void TakeAll() { bytes_ = kMost; }
   void Adapt(int64_t elapsed_us) {
     if (elapsed_us < kShortUs && bytes_ < kMost) bytes_ *= 2;
     if (elapsed_us > kLongUs && bytes_ > kLeast) bytes_ /= 2;
   }
 
  private:
+  static constexpr uint64_t kHugePage = 2u << 20;
   static constexpr int64_t kShortUs = 15, kLongUs = 60;
   static constexpr uint64_t kLeast = 8u << 20, kMost = 1ull << 62;
   uint64_t bytes_ = 64u << 20;
@@ -71,7 +75,7 @@ absl::Status PagemapScanner::Scan(PageRange range, const ScanQuery& query,
   const uint64_t end = range.end() * kPageSize;
   PartSize part;
   while (arg.start < end) {
-    arg.end = end - arg.start > part.bytes() ? arg.start + part.bytes() : end;
+    arg.end = part.EndAfter(arg.start, end);
     const Stopwatch watch;
     const int count = ::ioctl(fd_.get(), PAGEMAP_SCAN, &arg);
     if (count < 0 && errno == EINTR) {
@@ -88,7 +92,12 @@ absl::Status PagemapScanner::Scan(PageRange range, const ScanQuery& query,
       found({region.start / kPageSize, (region.end - region.start) / kPageSize},
             region.categories);
     }
-    // Done, or the vector was full: goes on at walk_end. Anything else would spin.
+    // Done, or the vector was full: goes on at walk_end. A part that ends inside a page of 1 GiB
+    // (hugetlbfs) gets nowhere. Anything else would spin.
+    if (arg.walk_end <= arg.start && arg.end < end) {
+      part.TakeAll();
+      continue;
+    }
     if (arg.walk_end <= arg.start) {
       return absl::InternalError(absl::StrFormat(
           "ioctl(pagemap, PAGEMAP_SCAN): no progress at %x", arg.start));

@@ -8,6 +8,32 @@
 namespace incr {
 namespace {
 
+constexpr uint64_t kHugePagePages = 512;
+
+// The first place at or after `page` where a part may end.
+uint64_t NextCut(const MemoryMap& map, uint64_t page) {
+  page = (page + kHugePagePages - 1) / kHugePagePages * kHugePagePages;
+  const auto mapping =
+      std::upper_bound(map.begin(), map.end(), page, [](uint64_t at, const MemoryMapping& m) {
+        return at < m.pages().end();
+      });
+  const bool inside = mapping != map.end() && mapping->pages().first < page;
+  return inside && mapping->is_file() ? mapping->pages().end() : page;
+}
+
+// Where a part that begins at `first` ends. UINT64_MAX: there are not so many pages.
+uint64_t CutAfter(const MemoryMap& map, const PageSet& populated, uint64_t first, uint64_t most) {
+  auto run = std::upper_bound(
+      populated.runs().begin(), populated.runs().end(), first,
+      [](uint64_t page, const PageRange& r) { return page < r.end(); });
+  for (; run != populated.runs().end(); ++run) {
+    const uint64_t begin = std::max(run->first, first);
+    if (run->end() - begin > most) return NextCut(map, begin + most);
+    most -= run->end() - begin;
+  }
+  return UINT64_MAX;
+}
+
 constexpr uint64_t kEntriesAtOnce = 8192;  // 64 KiB
 
 bool IsPrivateFile(const MemoryMapping& mapping) {
@@ -59,6 +85,22 @@ std::vector<PageRange> PrivateSpans(const MemoryMap& map) {
     }
   }
   return spans;
+}
+
+std::vector<ScanSpan> CutSpans(const std::vector<ScanSpan>& spans, const MemoryMap& map,
+                               const PageSet& populated, uint64_t most) {
+  std::vector<ScanSpan> parts;
+  for (ScanSpan rest : spans) {
+    const uint64_t end = rest.pages.end();
+    for (;;) {
+      const uint64_t at = CutAfter(map, populated, rest.pages.first, most);
+      if (at >= end) break;
+      parts.push_back({{rest.pages.first, at - rest.pages.first}, rest.files});
+      rest.pages = {at, end - at};
+    }
+    parts.push_back(rest);
+  }
+  return parts;
 }
 
 PageSet MappedPages(const MemoryMap& map) {

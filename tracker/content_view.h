@@ -28,6 +28,13 @@ struct ScanSpan {
 };
 std::vector<ScanSpan> ScanSpans(const MemoryMap& map);
 
+// `spans` of `map` cut so that none covers much more than `most` pages of `populated`: parts for several
+// threads. What is not populated is walked in no time and does not count. No cut lies in a huge page,
+// which a write-protecting scan would split (or, of hugetlbfs, not get past): anonymous memory is cut
+// at multiples of 2 MiB, mappings of files (hugetlbfs is one) not at all. Pure.
+std::vector<ScanSpan> CutSpans(const std::vector<ScanSpan>& spans, const MemoryMap& map,
+                               const PageSet& populated, uint64_t most);
+
 // All mappings. Pure.
 PageSet MappedPages(const MemoryMap& map);
 

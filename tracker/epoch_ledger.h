@@ -25,6 +25,9 @@ class EpochLedger {
   // Forgets everything but `known`.
   void Reset(PageSet known);
 
+  // About what the target has populated, as far as it is known: for dividing work.
+  const PageSet& populated() const { return known_.empty() ? handed_ : known_; }
+
   // `written`: found by this round. Returns what to hand out.
   PageSet TakeRunning(PageSet written);
 

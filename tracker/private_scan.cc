@@ -30,10 +30,11 @@ PageSet MappedIn(const MemoryMap& map, PageRange span) {
   PageSet mapped;
   auto first = std::lower_bound(map.begin(), map.end(), span.first,
                                 [](const MemoryMapping& mapping, uint64_t page) {
-                                  return mapping.pages().first < page;
+                                  return mapping.pages().end() <= page;
                                 });
   for (auto it = first; it != map.end() && it->pages().first < span.end(); ++it) {
-    mapped.Add(it->pages());
+    const uint64_t begin = std::max(it->pages().first, span.first);
+    mapped.Add({begin, std::min(it->pages().end(), span.end()) - begin});
   }
   return mapped;
 }
@@ -103,14 +104,14 @@ absl::StatusOr<PageSet> PrivateScan::FindUnregistered() {
 
 absl::Status PrivateScan::TakeWritten(PageSet* written) const {
   Runs runs;
-  absl::Status status;
-  for (const ScanSpan& span : spans_) {
-    ScanQuery query = OwnContent(span);
-    query.all_of |= PAGE_IS_WRITTEN;
-    query.write_protect = true;
-    status = ScanInto(span.pages, query, &runs);
-    if (!status.ok()) break;
-  }
+  const absl::Status status = ForEachPart(
+      [this](const ScanSpan& span, Runs* found) {
+        ScanQuery query = OwnContent(span);
+        query.all_of |= PAGE_IS_WRITTEN;
+        query.write_protect = true;
+        return ScanInto(span.pages, query, found);
+      },
+      &runs);
   PageSet content, markers;
   const absl::Status settled = Settle(std::move(runs), written, &content, &markers);
   return status.ok() ? settled : status;
@@ -119,19 +120,47 @@ absl::Status PrivateScan::TakeWritten(PageSet* written) const {
 absl::Status PrivateScan::TakeWrittenAndContent(PageSet* written, PageSet* content,
                                                 PageSet* markers) const {
   Runs runs;
-  absl::Status status;
-  for (const ScanSpan& span : spans_) {
-    if (span.files) {
-      ScanQuery query = OwnContent(span);
-      query.write_protect = true;
-      status = ScanInto(span.pages, query, &runs);
-    } else {
-      status = ScanAnonymous(span.pages, &runs);
-    }
-    if (!status.ok()) break;
-  }
+  const absl::Status status = ForEachPart(
+      [this](const ScanSpan& span, Runs* found) {
+        if (!span.files) return ScanAnonymous(span.pages, found);
+        ScanQuery query = OwnContent(span);
+        query.write_protect = true;
+        return ScanInto(span.pages, query, found);
+      },
+      &runs);
   const absl::Status settled = Settle(std::move(runs), written, content, markers);
   return status.ok() ? settled : status;
+}
+
+void PrivateScan::Divide(ParallelFor* threads, const PageSet& populated) {
+  if (populated.page_count() < traits_.large_process) return;
+  threads_ = threads;
+  spans_ = CutSpans(spans_, *map_, populated, traits_.part_pages);
+}
+
+// Destructive: what was read before an error, or beside it, is in `runs` too.
+absl::Status PrivateScan::ForEachPart(
+    absl::FunctionRef<absl::Status(const ScanSpan&, Runs*)> scan, Runs* runs) const {
+  absl::Status status;
+  if (threads_ == nullptr) {
+    for (const ScanSpan& span : spans_) {
+      status = scan(span, runs);
+      if (!status.ok()) break;
+    }
+    return status;
+  }
+  std::vector<Runs> found(spans_.size());
+  std::vector<absl::Status> statuses(spans_.size());
+  threads_->Run(spans_.size(), [&](size_t i) { statuses[i] = scan(spans_[i], &found[i]); });
+  for (size_t i = 0; i < spans_.size(); ++i) {
+    runs->written.Add(found[i].written);
+    runs->clean.Add(found[i].clean);
+    runs->written_swapped.Add(found[i].written_swapped);
+    runs->clean_swapped.Add(found[i].clean_swapped);
+    runs->empty.Add(found[i].empty);
+    status.Update(statuses[i]);
+  }
+  return status;
 }
 
 // Where something may have been written or be empty. Elsewhere in `span` all is armed content.
@@ -169,7 +198,9 @@ absl::Status PrivateScan::ScanAnonymous(PageRange span, Runs* runs) const {
   arm.all_of |= PAGE_IS_WRITTEN;
   arm.write_protect = true;
   for (PageRange run : Coalesce(to_arm)) {
-    INCR_RETURN_IF_ERROR(scanner_.Scan(run, arm, [](PageRange, uint64_t) {}));
+    // Between the two scans others may have written: what is armed is written.
+    INCR_RETURN_IF_ERROR(
+        scanner_.Scan(run, arm, [&](PageRange armed, uint64_t) { found.written.Add(armed); }));
   }
   PageSet clean = MappedIn(*map_, span);
   for (const PageSet* other :

@@ -18,9 +18,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/page_range.h"
+#include "base/parallel_for.h"
 #include "process/memory_map.h"
 #include "process/pagemap_scan.h"
 #include "tracker/content_view.h"
@@ -34,6 +36,11 @@ struct UffdTrackerTraits {
   // PAGE_IS_WRITTEN holds for all that is empty in a registered mapping, whole page tables
   // included. Kernels before 2026's fixes let those out.
   bool written_reports_empty = false;
+
+  // From so many pages on several threads scan, in parts of so many; below 1.5 GiB waking them costs what
+  // they save. (Not the kernel's; tests have small ones.)
+  uint64_t large_process = 384 * 1024;
+  uint64_t part_pages = 64 * 1024;
 };
 
 class PrivateScan {
@@ -41,6 +48,9 @@ class PrivateScan {
   // `map` outlives it. Opens the process's pagemap.
   static absl::StatusOr<PrivateScan> Open(const ProcessHandle& process, const MemoryMap& map,
                                           const UffdTrackerTraits& traits);
+
+  // Has several threads scan, if `populated` is large. Both outlive the scan.
+  void Divide(ParallelFor* threads, const PageSet& populated);
 
   // Content in private mappings that are registered with no userfaultfd. Before the others.
   absl::StatusOr<PageSet> FindUnregistered();
@@ -68,10 +78,14 @@ class PrivateScan {
   absl::StatusOr<PageSet> PlacesToLookAt(PageRange span) const;
   absl::Status Settle(Runs runs, PageSet* written, PageSet* content, PageSet* markers) const;
 
+  absl::Status ForEachPart(absl::FunctionRef<absl::Status(const ScanSpan&, Runs*)> scan,
+                           Runs* runs) const;
+
   PagemapScanner scanner_;
   const MemoryMap* map_;
+  ParallelFor* threads_ = nullptr;
   UffdTrackerTraits traits_;
-  std::vector<ScanSpan> spans_;
+  std::vector<ScanSpan> spans_;  // or parts of them
   PageSet unregistered_;  // anonymous mappings, whole
 };
 

@@ -103,9 +103,18 @@ const std::string& ZeroPage() {
 
 void PrintTo(const BackEnd& back_end, std::ostream* out) { *out << back_end.name; }
 
+// As a process of many gigabytes is scanned.
+UffdTrackerTraits InManyParts() {
+  UffdTrackerTraits traits = ProbeUffdTrackerTraits();
+  traits.large_process = 1;
+  traits.part_pages = 7;
+  return traits;
+}
+
 std::vector<BackEnd> AllBackEnds() {
   std::vector<BackEnd> all = {{"UffdWpAsync", "uffd-wp-async", ProbeUffdTrackerTraits()},
                               {"UffdWpAsyncOldKernel", "uffd-wp-async", UffdTrackerTraits()},
+                              {"UffdWpAsyncManyParts", "uffd-wp-async", InManyParts()},
                               {"UffdWp", "uffd-wp", std::nullopt},
                               {"SoftDirty", "soft-dirty", std::nullopt},
                               {"Compare", "compare", std::nullopt}};

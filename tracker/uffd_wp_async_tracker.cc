@@ -29,6 +29,8 @@ const uint64_t kUffdWpAsyncFeatures = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UN
 
 namespace {
 
+constexpr int kUrgentNice = -15;  // The target may stand still meanwhile.
+
 struct Found {
   PageSet written;
   PageSet content;
@@ -69,11 +71,13 @@ class UffdWpAsyncTracker final : public WriteTracker {
   UffdRegistry registry_;
   EpochLedger ledger_;
   ContentComparer shared_;
+  ParallelFor threads_{ParallelFor::HelpersForThisMachine(), kUrgentNice};
 };
 
 absl::Status UffdWpAsyncTracker::TakePrivate(const MemoryMap& map, Found* found) {
   INCR_ASSIGN_OR_RETURN(PrivateScan scan, PrivateScan::Open(*process_, map, traits_));
   INCR_ASSIGN_OR_RETURN(PageSet unregistered, scan.FindUnregistered());
+  scan.Divide(&threads_, ledger_.populated());
   registry_.RegisterFrozen(map, unregistered);
   const PageSet& suspects = registry_.ClearSuspects(map);
   PageSet markers;
@@ -135,6 +139,7 @@ absl::Status UffdWpAsyncTracker::ArmNew(const MemoryMap& map) {
 
 absl::StatusOr<TakenPages> UffdWpAsyncTracker::TakeRunning(const MemoryMap& map) {
   INCR_ASSIGN_OR_RETURN(PrivateScan scan, PrivateScan::Open(*process_, map, traits_));
+  scan.Divide(&threads_, ledger_.populated());
   PageSet written;
   const absl::Status status = scan.TakeWritten(&written);
   if (!status.ok()) {

@@ -1,0 +1,98 @@
+#include "base/parallel_for.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <system_error>
+
+namespace incr {
+namespace {
+
+// While it lives new threads of this one are born with all signals blocked.
+class AllSignalsBlocked {
+ public:
+  AllSignalsBlocked() {
+    sigset_t all;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
+  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
+  ~AllSignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+ParallelFor::ParallelFor(int helpers, int nice) : helpers_(helpers), nice_(nice) {}
+
+ParallelFor::~ParallelFor() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+int ParallelFor::HelpersForThisMachine() {
+  cpu_set_t cpus;
+  if (::sched_getaffinity(0, sizeof cpus, &cpus) != 0) return 1;
+  return std::clamp(CPU_COUNT(&cpus) - 1, 0, 7);
+}
+
+void ParallelFor::Start() {
+  const AllSignalsBlocked blocked;
+  while (threads_.size() < static_cast<size_t>(helpers_)) {
+    try {
+      threads_.emplace_back([this] { Help(); });
+    } catch (const std::system_error&) {
+      return;
+    }
+  }
+}
+
+void ParallelFor::Run(size_t count, absl::FunctionRef<void(size_t)> work) {
+  if (threads_.empty() && count > 1) Start();
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    next_ = 0;
+    count_ = count;
+    work_ = &work;
+    ++round_;
+  }
+  if (count > 1) wake_.notify_all();
+  WorkOff(work);
+  std::unique_lock<std::mutex> lock(mutex_);
+  work_ = nullptr;  // Who wakes up only now finds nothing.
+  idle_.wait(lock, [this] { return busy_ == 0; });
+}
+
+void ParallelFor::WorkOff(absl::FunctionRef<void(size_t)> work) {
+  for (size_t i = next_++; i < count_; i = next_++) work(i);
+}
+
+void ParallelFor::Help() {
+  if (nice_ != 0) (void)::setpriority(PRIO_PROCESS, 0, nice_);  // This thread's alone.
+  uint64_t seen = 0;
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [&] { return stop_ || round_ != seen; });
+    if (stop_) return;
+    seen = round_;
+    if (work_ == nullptr) continue;
+    const absl::FunctionRef<void(size_t)> work = *work_;
+    ++busy_;
+    lock.unlock();
+    WorkOff(work);
+    lock.lock();
+    if (--busy_ == 0) idle_.notify_all();
+  }
+}
+
+}  // namespace incr

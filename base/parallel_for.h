@@ -1,0 +1,55 @@
+// parallel_for.h — a few threads that wait for work of the kind "do this for 0 to n-1".
+//
+// The caller works too. The others sleep in between and take no signals: those are the process's own
+// business. Run() is for one thread at a time.
+#ifndef INCR_CKPT_BASE_PARALLEL_FOR_H_
+#define INCR_CKPT_BASE_PARALLEL_FOR_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+
+namespace incr {
+
+class ParallelFor {
+ public:
+  // `helpers` threads beside the caller's, at nice value `nice` if that is allowed. They are started by the
+  // first Run(). A thread that cannot be started is done without.
+  explicit ParallelFor(int helpers, int nice = 0);
+  ParallelFor(const ParallelFor&) = delete;
+  ParallelFor& operator=(const ParallelFor&) = delete;
+  ~ParallelFor();
+
+  // One helper for each other CPU that this thread may use, at most 7.
+  static int HelpersForThisMachine();
+
+  // Returns when work(0) to work(count - 1) have all returned; each is called once, by any of the threads.
+  void Run(size_t count, absl::FunctionRef<void(size_t)> work);
+
+ private:
+  void Start();
+  void Help();
+  void WorkOff(absl::FunctionRef<void(size_t)> work);
+
+  const int helpers_;
+  const int nice_;
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;
+  std::condition_variable wake_, idle_;
+  const absl::FunctionRef<void(size_t)>* work_ = nullptr;
+  uint64_t round_ = 0;
+  int busy_ = 0;  // helpers in this round's work
+  bool stop_ = false;
+  size_t count_ = 0;
+  std::atomic<size_t> next_{0};
+};
+
+}  // namespace incr
+
+#endif  // INCR_CKPT_BASE_PARALLEL_FOR_H_
