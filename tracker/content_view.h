@@ -25,7 +25,8 @@ struct ScanSpan {
   PageRange pages;
   bool files = false;
 };
-std::vector<ScanSpan> ScanSpans(const MemoryMap& map);
+// Mappings with a page in `except` are left out, and cut spans.
+std::vector<ScanSpan> ScanSpans(const MemoryMap& map, const PageSet& except = PageSet());
 
 // The private file mappings themselves. Pure.
 PageSet PrivateFilePages(const MemoryMap& map);
