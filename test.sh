@@ -14,11 +14,21 @@ fi
 bazel build //... || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 
 labels=$(bazel query 'tests(//...)' 2>/dev/null | sort)
+testlogs=$(bazel info bazel-testlogs 2>/dev/null)
 # Old results must not count for targets that do not run now.
-rm -rf "$(bazel info bazel-testlogs 2>/dev/null)"
+rm -rf "$testlogs"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 bazel test --keep_going --cache_test_results=no //... 2>&1 | tee "$log"
+
+# Trackers and a round trip on Debian's own kernel, where not all of them could work here.
+old_kernel=$testlogs/old_kernel
+scripts/old_kernel.sh --no-build --results "$old_kernel"
+labels+=" $(cat "$old_kernel/labels")"
+
 # awk, not grep: under pipefail a grep that finds no failure would fail the run.
-awk '/^\/\/[^ ]+ +(FAILED|TIMEOUT|NO STATUS|FLAKY|.*FAILED TO BUILD)/ {print $1}' "$log" |
-  scripts/count_tests.py "$(bazel info bazel-testlogs 2>/dev/null)" $labels
+{
+  awk '/^\/\/[^ ]+ +(FAILED|TIMEOUT|NO STATUS|FLAKY|.*FAILED TO BUILD)/ {print $1}' "$log"
+  cat "$old_kernel/failed" 2>/dev/null
+  [ ! -e "$old_kernel/skipped" ] || sed 's/^/SKIPPED: /' "$old_kernel/skipped"
+} | scripts/count_tests.py "$testlogs" $labels

@@ -12,9 +12,7 @@ ptrace, one system call, a first touch of a page. They tell a slow machine from 
 Needs root, gdb, and a quiet machine.
 """
 import argparse
-import ctypes
 import json
-import mmap
 import os
 import signal
 import subprocess
@@ -22,14 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-CKPT = ROOT / "bazel-bin/cli/incr-ckpt"
+from harness import CKPT, ROOT, bare_costs, percentile
+
 REWRITER = ROOT / "bazel-bin/testdata/targets/rewriter"
-
-
-def percentile(values, share):
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 class Target:
@@ -44,35 +37,6 @@ class Target:
         """Since the last call."""
         self.process.send_signal(signal.SIGUSR1)
         return int(self.process.stdout.readline().split()[1])
-
-
-def bare_costs(target):
-    """Medians: stopping and letting go of one thread, a system call, a first touch of a page; us."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-    wall = 0x40000000  # __WALL
-    stops = []
-    for _ in range(50):
-        time.sleep(0.01)
-        started = time.monotonic_ns()
-        if libc.ptrace(0x4206, target.pid, None, None) != 0:  # PTRACE_SEIZE
-            raise OSError(ctypes.get_errno(), "PTRACE_SEIZE")
-        libc.ptrace(0x4207, target.pid, None, None)  # PTRACE_INTERRUPT
-        os.waitpid(target.pid, wall)
-        libc.ptrace(17, target.pid, None, None)  # PTRACE_DETACH
-        stops.append((time.monotonic_ns() - started) / 1e3)
-    started = time.monotonic_ns()
-    for _ in range(20000):
-        os.getppid()
-    call_us = (time.monotonic_ns() - started) / 20000 / 1e3
-    size = 64 << 20
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_NOHUGEPAGE)
-    started = time.monotonic_ns()
-    for at in range(0, size, 4096):
-        memory[at] = 1
-    touch_us = (time.monotonic_ns() - started) / (size / 4096) / 1e3
-    return percentile(stops, 0.5), call_us, touch_us
 
 
 def run_epochs(target, store, epochs):
@@ -128,7 +92,7 @@ def main():
             target.longest_stall_us()
             time.sleep(3)
             quiet_us = target.longest_stall_us()
-            stop_us, call_us, touch_us = bare_costs(target)
+            stop_us, call_us, touch_us = bare_costs(target.pid)
             first_s, first, rows, stalls = run_epochs(target, f"{folder}/store", arguments.epochs)
             dumps = run_dumps(target, folder, arguments.dumps)
         finally:

@@ -10,6 +10,7 @@
 
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -39,13 +40,13 @@ class Agent {
   int Run();
 
  private:
-  void StayAwake() const;
   absl::Status Handle(const pb::AgentRequest& request);
   absl::Status Reply(const absl::Status& status, pb::AgentReply reply = {}, int fd = -1);
   static absl::Status EndIfStuck(const absl::Status& frozen);
   absl::StatusOr<ScopedFd> Attach(const pb::AgentRequest& request);
   absl::Status Freeze(const pb::AgentRequest& request);
-  absl::Status CaptureRest(FrozenState& state, bool allow_unsupported);
+  absl::Status Capture(const pb::AgentRequest& request, std::optional<RemoteAddr> syscall_hint);
+  absl::Status AwaitMapsRead();
   absl::Status ThawAndReport();
   absl::Status ConfirmLasting();
   absl::Status Thaw();
@@ -54,16 +55,19 @@ class Agent {
   std::unique_ptr<ProcessHandle> target_;
   std::optional<FrozenProcess> frozen_;
   std::optional<LastingState> lasting_;  // none: a bare freeze
+  std::set<std::string> inherited_pipes_;
   pb::Image image_;                      // what the freeze found, if captured_ is OK
   absl::Status captured_;
   int64_t frozen_us_ = 0;
   bool gave_up_ = false;
+  bool thaw_asked_ = false;  // in the middle of a capture
+  bool deleted_files_ = false;
 };
 
 int Agent::Run() {
   for (;;) {
     pb::AgentRequest request;
-    if (frozen_) StayAwake();
+    if (frozen_) StayAwake(socket_, kStayAwakeUs);
     auto outcome =
         ReceiveMessage(socket_, frozen_ ? kFrozenPatienceMs : -1, &request, nullptr);
     if (outcome.ok() && *outcome == ReceiveOutcome::kTimeout) {
@@ -78,15 +82,6 @@ int Agent::Run() {
   return 0;
 }
 
-// While the target stands still: a CPU that has gone to sleep takes 0.1 ms and more to come back.
-void Agent::StayAwake() const {
-  const Stopwatch watch;
-  for (pollfd ready{socket_, POLLIN, 0};
-       ::poll(&ready, 1, 0) == 0 && watch.elapsed_us() < kStayAwakeUs;) {
-    ::sched_yield();
-  }
-}
-
 // An error means that the agent has to end.
 absl::Status Agent::Handle(const pb::AgentRequest& request) {
   switch (request.operation()) {
@@ -98,6 +93,7 @@ absl::Status Agent::Handle(const pb::AgentRequest& request) {
     case pb::AgentRequest::FREEZE:
       return Freeze(request);
     case pb::AgentRequest::KEEP_FROZEN:
+    case pb::AgentRequest::MAPS_READ:  // the capture has failed before it was waited for
       return absl::OkStatus();
     case pb::AgentRequest::THAW:
       return ThawAndReport();
@@ -141,7 +137,8 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
   // All that can be done before the target stands still is done before.
   std::optional<RemoteAddr> syscall_hint;
   if (!request.bare()) {
-    auto lasting = CaptureLasting(*target_);
+    deleted_files_ = request.deleted_files();
+    auto lasting = CaptureLasting(*target_, deleted_files_);
     if (!lasting.ok()) return Reply(lasting.status());
     lasting_ = *std::move(lasting);
     if (auto found = FindSyscallInstruction(*target_); found.ok()) syscall_hint = *found;
@@ -152,29 +149,48 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
     return EndIfStuck(frozen.status());
   }
   frozen_.emplace(*std::move(frozen));
-  if (request.bare()) return Reply(absl::OkStatus());
-  auto state = CaptureInjectedState(*frozen_, syscall_hint);
-  if (!state.ok()) {
-    (void)Thaw();
-    return Reply(state.status());
-  }
-  // From here on nothing in the target changes: the session scans and copies while
-  // this process reads the rest.
+  // From here on the session reads the maps, scans and copies while this process reads the rest.
   INCR_RETURN_IF_ERROR(Reply(absl::OkStatus()));
+  if (request.bare()) return absl::OkStatus();
   // It looks at files, and a dead or dependent file system (a FUSE server that waits for the target)
   // may never answer. Every thread rests where our death lets it go on.
   ::alarm(kFrozenPatienceMs / 1000 + 1);
-  captured_ = CaptureRest(*state, request.allow_unsupported());
+  captured_ = Capture(request, syscall_hint);
   ::alarm(0);
+  return std::exchange(thaw_asked_, false) ? ThawAndReport() : absl::OkStatus();
+}
+
+absl::Status Agent::Capture(const pb::AgentRequest& request,
+                            std::optional<RemoteAddr> syscall_hint) {
+  INCR_ASSIGN_OR_RETURN(FrozenState state, CaptureOuterState(*frozen_));
+  pb::Process files;
+  INCR_RETURN_IF_ERROR(CaptureFiles(*target_, {lasting_->fs, &inherited_pipes_},
+                                    request.allow_unsupported(), &files, &image_));
+  INCR_RETURN_IF_ERROR(AwaitMapsRead());
+  INCR_RETURN_IF_ERROR(CaptureInjectedState(*frozen_, syscall_hint, &state));
+  pb::Process* process = image_.add_processes();
+  INCR_RETURN_IF_ERROR(CaptureProcess(*target_, state, *lasting_, request.allow_unsupported(),
+                                      process, &image_));
+  process->MergeFrom(files);
   return absl::OkStatus();
 }
 
-absl::Status Agent::CaptureRest(FrozenState& state, bool allow_unsupported) {
-  INCR_RETURN_IF_ERROR(CaptureRemainingState(*frozen_, &state));
-  pb::Process* process = image_.add_processes();
-  INCR_RETURN_IF_ERROR(
-      CaptureProcess(*target_, state, *lasting_, allow_unsupported, process, &image_));
-  return CaptureFiles(*target_, allow_unsupported, process, &image_);
+// The injected calls need scratch memory in the target, which is none of its mappings.
+absl::Status Agent::AwaitMapsRead() {
+  for (const Stopwatch watch; watch.elapsed_us() < kFrozenPatienceMs * 1000;) {
+    StayAwake(socket_, kStayAwakeUs);
+    pb::AgentRequest request;
+    INCR_ASSIGN_OR_RETURN(
+        const ReceiveOutcome outcome,
+        ReceiveMessage(socket_, kFrozenPatienceMs, &request, nullptr));
+    if (outcome != ReceiveOutcome::kMessage) break;
+    if (request.operation() == pb::AgentRequest::MAPS_READ) return absl::OkStatus();
+    if (request.operation() == pb::AgentRequest::THAW) {
+      thaw_asked_ = true;
+      return absl::AbortedError("the checkpoint was given up before the target's state was read");
+    }
+  }
+  return absl::DeadlineExceededError("the checkpoint did not read the target's maps in time");
 }
 
 // What need not happen in the freeze happens when the target is running again.
@@ -196,7 +212,7 @@ absl::Status Agent::ThawAndReport() {
 }
 
 absl::Status Agent::ConfirmLasting() {
-  INCR_ASSIGN_OR_RETURN(const LastingState now, CaptureLasting(*target_));
+  INCR_ASSIGN_OR_RETURN(const LastingState now, CaptureLasting(*target_, deleted_files_));
   if (now == *lasting_) return absl::OkStatus();
   return absl::AbortedError(absl::StrCat(
       "process ", target_->pid(), " changed its limits, ids or attributes during the checkpoint"));

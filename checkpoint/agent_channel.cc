@@ -1,6 +1,7 @@
 #include "checkpoint/agent_channel.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -9,6 +10,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/clock.h"
 #include "base/status.h"
 
 namespace incr {
@@ -100,6 +102,13 @@ absl::Status SendMessage(int socket, const google::protobuf::MessageLite& messag
   INCR_RETURN_IF_ERROR(
       SendAll(socket, reinterpret_cast<char*>(&length) + sent, sizeof length - sent));
   return SendAll(socket, bytes.data(), bytes.size());
+}
+
+void StayAwake(int socket, int64_t us) {
+  const Stopwatch watch;
+  for (pollfd ready{socket, POLLIN, 0}; ::poll(&ready, 1, 0) == 0 && watch.elapsed_us() < us;) {
+    ::sched_yield();
+  }
 }
 
 absl::StatusOr<ReceiveOutcome> ReceiveMessage(int socket, int timeout_ms,

@@ -17,6 +17,11 @@ enum class ReceiveOutcome { kMessage, kClosed, kTimeout };
 absl::Status SendMessage(int socket, const google::protobuf::MessageLite& message,
                          int attached_fd = -1);
 
+// Waits up to `us` for a message without going to sleep, while others may run: for moments in which the
+// target stands still. A CPU that has gone to sleep takes 0.1 ms and more to come back, and a thread
+// that slept may be woken on the CPU of whom it waited for.
+void StayAwake(int socket, int64_t us);
+
 // `timeout_ms` -1: for ever; it bounds the wait for the first byte. `attached` may be null.
 absl::StatusOr<ReceiveOutcome> ReceiveMessage(int socket, int timeout_ms,
                                               google::protobuf::MessageLite* message,

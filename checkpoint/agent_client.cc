@@ -25,6 +25,7 @@ constexpr int kAgentSocket = 3;
 // Freezing gives up after 10 s by itself; this bounds a broken agent.
 constexpr int kReplyPatienceMs = 60'000;
 constexpr int64_t kEndPatienceUs = 10'000'000;
+constexpr int64_t kFreezeUs = 1'000;  // so long it takes at most, usually
 
 absl::Status StatusOf(const pb::AgentReply& reply) {
   return absl::Status(static_cast<absl::StatusCode>(reply.code()), reply.message());
@@ -133,9 +134,13 @@ absl::Status AgentClient::Freeze(const FreezeOptions& options) {
   request.set_operation(pb::AgentRequest::FREEZE);
   request.set_bare(options.bare);
   request.set_allow_unsupported(options.allow_unsupported);
+  request.set_deleted_files(options.deleted_files);
   INCR_RETURN_IF_ERROR(SendMessage(socket_.get(), request));
+  StayAwake(socket_.get(), kFreezeUs);
   return ReceiveOk().status();
 }
+
+absl::Status AgentClient::MapsRead() { return Send(pb::AgentRequest::MAPS_READ); }
 
 absl::Status AgentClient::KeepFrozen() { return Send(pb::AgentRequest::KEEP_FROZEN); }
 

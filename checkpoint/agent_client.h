@@ -35,10 +35,13 @@ class AgentClient {
   struct FreezeOptions {
     bool bare = false;  // only stop it: no state is captured
     bool allow_unsupported = false;
+    bool deleted_files = false;  // see CaptureLasting
   };
-  // Returns once every thread rests and nothing in the target changes any more. The agent then
-  // reads the state while the caller scans and copies.
+  // Returns once every thread rests. The agent then reads the state while the caller scans and copies;
+  // what the target's own threads are asked for, in a scratch mapping, waits for MapsRead().
   absl::Status Freeze(const FreezeOptions& options);
+  // After the maps were read, once in every freeze that is not bare.
+  absl::Status MapsRead();
   // To be called at least every second while frozen.
   absl::Status KeepFrozen();
 

@@ -156,14 +156,21 @@ void CaptureFsContext(const FsContext& fs, ImageFiles& files, pb::Process* proce
 
 absl::Status CaptureFiles(const ProcessHandle& target, bool allow_unsupported,
                           pb::Process* process, pb::Image* image) {
-  INCR_ASSIGN_OR_RETURN(FsContext fs, ReadFsContext(target));
+  FilesKnown known;
+  INCR_ASSIGN_OR_RETURN(known.fs, ReadFsContext(target));
+  return CaptureFiles(target, std::move(known), allow_unsupported, process, image);
+}
+
+absl::Status CaptureFiles(const ProcessHandle& target, FilesKnown known, bool allow_unsupported,
+                          pb::Process* process, pb::Image* image) {
+  INCR_RETURN_IF_ERROR(ReadWorkingDirectory(target, &known.fs));
   INCR_ASSIGN_OR_RETURN(std::vector<FdEntry> table, ReadFdTable(target));
   INCR_ASSIGN_OR_RETURN(std::vector<OpenDescription> descriptions,
                         GroupByOpenFile(target, table));
-  const FileCapture capture{target, table, descriptions, fs};
+  const FileCapture capture{target, table, descriptions, known.fs, known.inherited_pipes};
   SocketCapture sockets(capture, image);
   ImageFiles files(process, image);
-  CaptureFsContext(fs, files, process);
+  CaptureFsContext(known.fs, files, process);
   for (const OpenDescription& description : descriptions) {
     pb::OpenFile file;
     const absl::Status captured = CaptureOpenFile(capture, sockets, description, &file, image);

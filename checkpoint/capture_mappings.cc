@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "base/status.h"
 #include "checkpoint/capture_process.h"
 #include "checkpoint/file_identity.h"
@@ -46,10 +47,20 @@ bool ChangedSince(const std::string& path, int64_t moment_us) {
          now.st_ctim.tv_sec * 1'000'000LL + now.st_ctim.tv_nsec / 1000 >= moment_us;
 }
 
+absl::Status ChangedMeanwhile(const MemoryMapping& mapping) {
+  return absl::AbortedError(absl::StrCat("mapping ", RangeName(mapping), ": ", mapping.name,
+                                         " was changed during the checkpoint"));
+}
+
+// The name that the file had; maps says when it has been deleted.
+std::string FormerName(const MemoryMapping& mapping) {
+  return std::string(absl::StripSuffix(mapping.name, " (deleted)"));
+}
+
 class Capture {
  public:
-  Capture(const ProcessHandle& target, int64_t moment_us, pb::Image* image)
-      : target_(target), moment_us_(moment_us), image_(image) {}
+  Capture(const ProcessHandle& target, int64_t moment_us, bool deleted_files, pb::Image* image)
+      : target_(target), moment_us_(moment_us), deleted_files_(deleted_files), image_(image) {}
 
   absl::Status Describe(const MemoryMapping& mapping, const MemoryMapping* flags,
                         pb::Mapping* saved);
@@ -57,6 +68,7 @@ class Capture {
 
  private:
   absl::Status DescribeFile(const MemoryMapping& mapping, pb::FileIdentity* identity);
+  absl::Status DescribeDeletedFile(const MemoryMapping& mapping, pb::FileIdentity* identity);
   void DescribeObject(const MemoryMapping& mapping, pb::Mapping* saved);
   std::string MapFilesLink(const MemoryMapping& mapping) const {
     return target_.ProcPath(absl::StrFormat("map_files/%x-%x", mapping.start, mapping.end));
@@ -64,6 +76,7 @@ class Capture {
 
   const ProcessHandle& target_;
   const int64_t moment_us_;
+  const bool deleted_files_;
   pb::Image* image_;
   std::map<std::tuple<std::string, uint64_t, uint64_t>, pb::FileIdentity> files_;
   std::map<std::pair<uint64_t, uint64_t>, pb::MemoryObject*> objects_;  // by (dev, ino)
@@ -85,6 +98,11 @@ absl::Status Capture::DescribeFile(const MemoryMapping& mapping, pb::FileIdentit
     same = same || (IdentityAt(MapFilesLink(mapping), mapping.name, &mapped) &&
                     SameFile(named, mapped));
   }
+  if (!same && deleted_files_ && !mapping.shared) {
+    INCR_RETURN_IF_ERROR(DescribeDeletedFile(mapping, identity));
+    files_[key] = *identity;
+    return absl::OkStatus();
+  }
   if (!same) {
     return absl::UnimplementedError(
         absl::StrCat("mapping ", RangeName(mapping), " of ", mapping.name,
@@ -92,11 +110,21 @@ absl::Status Capture::DescribeFile(const MemoryMapping& mapping, pb::FileIdentit
   }
   // Pages that the process has not written are the file's, and not in the store.
   if (!mapping.shared && ChangedSince(mapping.name, moment_us_ - kClockTickUs)) {
-    return absl::AbortedError(absl::StrCat("mapping ", RangeName(mapping), ": ", mapping.name,
-                                           " was changed during the checkpoint"));
+    return ChangedMeanwhile(mapping);
   }
   files_[key] = named;
   *identity = std::move(named);
+  return absl::OkStatus();
+}
+
+// Only the mapping leads to it.
+absl::Status Capture::DescribeDeletedFile(const MemoryMapping& mapping,
+                                          pb::FileIdentity* identity) {
+  const std::string link = MapFilesLink(mapping);
+  if (!IdentityAt(link, FormerName(mapping), identity) ||
+      ChangedSince(link, moment_us_ - kClockTickUs)) {
+    return ChangedMeanwhile(mapping);
+  }
   return absl::OkStatus();
 }
 
@@ -189,17 +217,19 @@ absl::Status Capture::HashVdso(const MemoryMap& map, pb::Machine* machine) {
 
 absl::Status CaptureMappings(const ProcessHandle& target, const MemoryMap& map,
                              const MemoryMap& flags, int64_t moment_us, bool allow_unsupported,
-                             pb::Process* process, pb::Image* image) {
+                             pb::Process* process, pb::Image* image, bool deleted_files) {
   std::map<std::pair<uint64_t, uint64_t>, const MemoryMapping*> flags_of;
   for (const MemoryMapping& mapping : flags) {
     if (mapping.has_vm_flags) flags_of[{mapping.start, mapping.end}] = &mapping;
   }
-  Capture capture(target, moment_us, image);
+  Capture capture(target, moment_us, deleted_files, image);
   std::vector<std::string> unsupported;
   for (const MemoryMapping& mapping : map) {
     const auto found = flags_of.find({mapping.start, mapping.end});
     const MemoryMapping* with_flags = found == flags_of.end() ? nullptr : found->second;
-    absl::Status status = CheckMappingSupported(with_flags != nullptr ? *with_flags : mapping);
+    MemoryMapping checked = with_flags != nullptr ? *with_flags : mapping;
+    if (deleted_files && !mapping.shared) checked.name = FormerName(mapping);
+    absl::Status status = CheckMappingSupported(checked);
     pb::Mapping saved;
     if (status.ok()) status = capture.Describe(mapping, with_flags, &saved);
     if (status.ok()) {

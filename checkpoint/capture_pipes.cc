@@ -110,15 +110,22 @@ absl::StatusOr<bool> OtherEndClosed(const FileCapture& capture,
   return (poll_fd.revents & (POLLHUP | POLLERR)) != 0;
 }
 
+// It costs a look at the descriptors of all ancestors.
+bool IsInherited(const FileCapture& capture, const OpenDescription& description) {
+  const std::string name = Describe(description);
+  if (capture.inherited_pipes != nullptr && capture.inherited_pipes->count(name) != 0) return true;
+  const bool inherited = InheritedPipeEnd(capture.target, description.first());
+  if (inherited && capture.inherited_pipes != nullptr) capture.inherited_pipes->insert(name);
+  return inherited;
+}
+
 absl::Status CaptureOutsidePipe(const FileCapture& capture, const OpenDescription& description,
                                 const Ends& ends, pb::OpenFile* file, pb::Image* image) {
   const auto same = [&](const FdEntry& entry) { return SamePipe(description.first(), entry); };
   if (BecomesStdio(capture, description, same, file)) return absl::OkStatus();
   const std::string where = absl::StrCat("the ", ends.reader ? "write" : "read",
                                          " end of this pipe is in another process");
-  if (!InheritedPipeEnd(capture.target, description.first())) {
-    return Unsupported(description, where);
-  }
+  if (!IsInherited(capture, description)) return Unsupported(description, where);
   file->set_kind(pb::OpenFile::INHERITED_PIPE);
   file->mutable_pipe()->set_pipe_id(description.inode());
   file->mutable_pipe()->set_write_end(ends.writer != nullptr);

@@ -156,12 +156,17 @@ absl::Status CaptureLayout(const ProcessHandle& target, const ProcessFacts& fact
   return absl::OkStatus();
 }
 
-absl::Status CaptureExe(const ProcessHandle& target, pb::FileIdentity* exe) {
+absl::Status CaptureExe(const ProcessHandle& target, bool deleted_files, pb::FileIdentity* exe) {
   const std::string link = target.ProcPath("exe");
   INCR_ASSIGN_OR_RETURN(std::string path, ReadLink(link));
   pb::FileIdentity running;
   if (!IdentityAt(link, path, &running)) return ErrnoStatus(absl::StrCat("statx(", link, ")"));
   if (!IdentityAt(path, path, exe) || !SameFile(*exe, running)) {
+    if (deleted_files) {
+      *exe = running;
+      exe->set_path(std::string(absl::StripSuffix(path, " (deleted)")));
+      return absl::OkStatus();
+    }
     return absl::UnimplementedError(
         absl::StrCat("pid ", target.pid(), " cannot be restored: its program file ", path,
                      " has been deleted or replaced"));
@@ -236,10 +241,13 @@ bool LastingState::operator==(const LastingState& other) const {
     image.mutable_processes(0)->clear_command_line();
     return image.SerializeAsString();
   };
-  return unsupported == other.unsupported && without_names(image) == without_names(other.image);
+  const auto same_root = fs.root == other.fs.root && fs.root_stat.st_ino == other.fs.root_stat.st_ino &&
+                         fs.root_stat.st_dev == other.fs.root_stat.st_dev;
+  return same_root && fs.umask == other.fs.umask && fs.same_network == other.fs.same_network &&
+         unsupported == other.unsupported && without_names(image) == without_names(other.image);
 }
 
-absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target) {
+absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target, bool deleted_files) {
   LastingState lasting;
   pb::Process* process = lasting.image.add_processes();
   INCR_ASSIGN_OR_RETURN(ProcessFacts facts, ReadProcessFacts(target));
@@ -251,9 +259,10 @@ absl::StatusOr<LastingState> CaptureLasting(const ProcessHandle& target) {
   }
   INCR_RETURN_IF_ERROR(CaptureMemoryAttributes(target, status, process));
   INCR_RETURN_IF_ERROR(CaptureIdentity(target, facts, process));
-  INCR_RETURN_IF_ERROR(CaptureExe(target, process->mutable_exe()));
+  INCR_RETURN_IF_ERROR(CaptureExe(target, deleted_files, process->mutable_exe()));
   INCR_RETURN_IF_ERROR(CaptureLayout(target, facts, process->mutable_layout()));
   INCR_RETURN_IF_ERROR(CaptureLimits(target, process));
+  INCR_ASSIGN_OR_RETURN(lasting.fs, ReadFsContext(target));
   utsname names;
   if (::uname(&names) == 0) lasting.image.mutable_machine()->set_kernel_release(names.release);
   return lasting;

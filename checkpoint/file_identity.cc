@@ -17,6 +17,7 @@ bool IdentityAt(const std::string& path, const std::string& recorded, pb::FileId
   identity->set_ino(found.stx_ino);
   identity->set_size(found.stx_size);
   identity->set_mtime_ns(found.stx_mtime.tv_sec * 1'000'000'000LL + found.stx_mtime.tv_nsec);
+  identity->set_change_ns(found.stx_ctime.tv_sec * 1'000'000'000LL + found.stx_ctime.tv_nsec);
   identity->set_mode(found.stx_mode);
   if ((found.stx_mask & STATX_BTIME) != 0) {
     identity->set_birth_ns(found.stx_btime.tv_sec * 1'000'000'000LL + found.stx_btime.tv_nsec);

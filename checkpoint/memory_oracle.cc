@@ -94,6 +94,11 @@ class Background {
     return bytes_;
   }
 
+  bool Excluded(uint64_t page) const {
+    const pb::Mapping* mapping = Find(page);
+    return mapping != nullptr && mapping->excluded();
+  }
+
   std::string Describe(uint64_t page) const {
     const pb::Mapping* mapping = Find(page);
     return mapping == nullptr ? "not mapped" : mapping->ShortDebugString();
@@ -122,6 +127,10 @@ absl::Status Differs(uint64_t epoch, uint64_t page, const char* how) {
 absl::StatusOr<OracleImage> ReadOracle(const ProcessHandle& process) {
   OracleImage oracle;
   INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(process));
+  INCR_ASSIGN_OR_RETURN(MemoryMap flags, ReadSmaps(process));
+  for (const MemoryMapping& mapping : flags) {
+    if (mapping.HasFlag("dd")) oracle.dontdump.Add(mapping.pages());
+  }
   INCR_ASSIGN_OR_RETURN(RemoteMemory memory, RemoteMemory::Open(process, false));
   INCR_ASSIGN_OR_RETURN(ScopedFd pagemap, OpenFile(process.ProcPath("pagemap"), O_RDONLY));
   for (const MemoryMapping& mapping : map) {
@@ -155,6 +164,8 @@ absl::Status CompareWithOracle(const StoreReader& store, const std::string& job,
     uint64_t have;
     if (it != restored.end()) {
       have = it->second;
+    } else if (oracle.dontdump.Contains(page) && background.Excluded(page)) {
+      continue;
     } else {
       INCR_ASSIGN_OR_RETURN(const uint8_t* content, background.Page(page));
       if (content == nullptr) return Differs(epoch, page, "is mapped but not in the image");

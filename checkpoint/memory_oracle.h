@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/page_range.h"
 #include "process/process_handle.h"
 #include "store/store.h"
 
@@ -21,6 +22,7 @@ namespace incr {
 struct OracleImage {
   std::map<uint64_t, uint64_t> pages;  // populated: page number -> hash of its content
   std::map<uint64_t, uint64_t> mapped;  // [first, end) page numbers of mappings that are saved
+  PageSet dontdump;  // marked MADV_DONTDUMP in that moment: an epoch need not have these
 };
 
 // The target is stopped.
@@ -28,7 +30,7 @@ absl::StatusOr<OracleImage> ReadOracle(const ProcessHandle& process);
 
 // OK if the epoch's image, background content included, equals the oracle: every populated
 // page has its bytes; every page in the table is mapped, and if not populated it is zero or
-// the file's. The error names the first page that differs.
+// the file's. What was marked MADV_DONTDUMP may be missing if the image says so. The error names the first page that differs.
 absl::Status CompareWithOracle(const StoreReader& store, const std::string& job, uint64_t epoch,
                                const OracleImage& oracle);
 

@@ -3,6 +3,7 @@
 #ifndef INCR_CKPT_CHECKPOINT_OPEN_DESCRIPTION_H_
 #define INCR_CKPT_CHECKPOINT_OPEN_DESCRIPTION_H_
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,7 @@ struct FileCapture {
   const std::vector<FdEntry>& table;
   const std::vector<OpenDescription>& all;
   const FsContext& fs;
+  std::set<std::string>* inherited_pipes = nullptr;  // see FilesKnown
 };
 
 // An unsupported resource, the only meaning of kUnimplemented here:

@@ -32,10 +32,11 @@ std::vector<std::vector<PageRange>> CutIntoBatches(const PageSet& pages, uint64_
 }
 
 void PageCopier::Reserve(uint64_t pages) {
-  if (pages <= buffer_pages_) return;
-  buffer_ = std::unique_ptr<uint8_t[]>(new uint8_t[pages * kPageSize]);
-  buffer_pages_ = pages;
-  std::memset(buffer_.get(), 0, pages * kPageSize);
+  if (pages <= buffer_.pages) return;
+  buffer_ = {};  // the old one first
+  buffer_.bytes = std::unique_ptr<uint8_t[]>(new uint8_t[pages * kPageSize]);
+  buffer_.pages = pages;
+  std::memset(buffer_.bytes.get(), 0, pages * kPageSize);
 }
 
 absl::Status PageCopier::Add(const std::vector<PageRange>& ranges, const uint8_t* bytes,
@@ -59,8 +60,8 @@ absl::Status PageCopier::Stream(const PageSet& pages, PageSet* unreadable,
   Reserve(std::min(kBatchPages, pages.page_count()));
   for (const std::vector<PageRange>& batch : CutIntoBatches(pages, kBatchPages)) {
     PageSet failed;
-    INCR_RETURN_IF_ERROR(memory_->ReadPages(batch, buffer_.get(), &failed));
-    INCR_RETURN_IF_ERROR(Add(batch, buffer_.get(), failed));
+    INCR_RETURN_IF_ERROR(memory_->ReadPages(batch, buffer_.bytes.get(), &failed));
+    INCR_RETURN_IF_ERROR(Add(batch, buffer_.bytes.get(), failed));
     unreadable->Add(failed);
     INCR_RETURN_IF_ERROR(between());
   }
@@ -71,13 +72,13 @@ absl::Status PageCopier::ReadIntoMemory(const PageSet& pages, PageSet* unreadabl
   Reserve(pages.page_count());
   held_ = pages.runs();
   held_unreadable_.Clear();
-  INCR_RETURN_IF_ERROR(memory_->ReadPages(held_, buffer_.get(), &held_unreadable_));
+  INCR_RETURN_IF_ERROR(memory_->ReadPages(held_, buffer_.bytes.get(), &held_unreadable_));
   unreadable->Add(held_unreadable_);
   return absl::OkStatus();
 }
 
 absl::Status PageCopier::AddFromMemory() {
-  absl::Status status = Add(held_, buffer_.get(), held_unreadable_);
+  absl::Status status = Add(held_, buffer_.bytes.get(), held_unreadable_);
   held_.clear();
   return status;
 }

@@ -20,11 +20,17 @@ namespace incr {
 // `pages` cut into pieces of at most `max_pages` in total each, in order. Pure.
 std::vector<std::vector<PageRange>> CutIntoBatches(const PageSet& pages, uint64_t max_pages);
 
+// Kept from epoch to epoch: memory touched for the first time costs more than the copy into it.
+struct CopyBuffer {
+  std::unique_ptr<uint8_t[]> bytes;
+  uint64_t pages = 0;
+};
+
 class PageCopier {
  public:
-  // `memory` and `writer` outlive the copier.
-  PageCopier(const RemoteMemory* memory, EpochWriter* writer, uint32_t space)
-      : memory_(memory), writer_(writer), space_(space) {}
+  // `memory`, `writer` and `buffer` outlive the copier.
+  PageCopier(const RemoteMemory* memory, EpochWriter* writer, uint32_t space, CopyBuffer* buffer)
+      : memory_(memory), writer_(writer), space_(space), buffer_(*buffer) {}
 
   // Reads and adds batch by batch; the writer's back-pressure slows it. Pages that cannot
   // be read are not added but put into `unreadable`. `between` is called after each batch.
@@ -35,8 +41,7 @@ class PageCopier {
   absl::Status ReadIntoMemory(const PageSet& pages, PageSet* unreadable);
   absl::Status AddFromMemory();
 
-  // Memory for `pages` pages, touched beforehand: first touches inside the freeze would cost
-  // more than the copy.
+  // Memory for `pages` pages, touched beforehand.
   void Reserve(uint64_t pages);
 
  private:
@@ -46,8 +51,7 @@ class PageCopier {
   const RemoteMemory* memory_;
   EpochWriter* writer_;
   const uint32_t space_;
-  std::unique_ptr<uint8_t[]> buffer_;
-  uint64_t buffer_pages_ = 0;
+  CopyBuffer& buffer_;
   std::vector<PageRange> held_;
   PageSet held_unreadable_;
 };

@@ -17,6 +17,8 @@
 #include "checkpoint/agent.h"
 #include "checkpoint/agent_client.h"
 #include "checkpoint/capture_process.h"
+#include "checkpoint/excluded_memory.h"
+#include "checkpoint/file_pages.h"
 #include "checkpoint/page_copier.h"
 #include "checkpoint/text.h"
 #include "process/fd_table.h"
@@ -24,6 +26,7 @@
 #include "process/process_handle.h"
 #include "process/remote_memory.h"
 #include "proto/image.pb.h"
+#include "proto/image_check.h"
 #include "tracker/write_tracker.h"
 
 namespace incr {
@@ -31,6 +34,8 @@ namespace {
 
 constexpr uint32_t kSpace = 0;  // of the first process's pages
 constexpr int64_t kKeepFrozenEveryUs = 1'000'000;
+constexpr int64_t kFlagsFreshUs = 1'000'000;
+constexpr uint64_t kKeptBufferPages = 4096;  // 16 MiB
 
 // Changes when the process executes another program: its memory, and every
 // registration of ours, is then gone.
@@ -39,9 +44,13 @@ struct MmIdentity {
   bool operator==(const MmIdentity&) const = default;
 };
 
+MmIdentity MmIdentityOf(const ProcessFacts& facts) {
+  return {facts.start_code, facts.start_stack, facts.arg_start, facts.env_start};
+}
+
 absl::StatusOr<MmIdentity> ReadMmIdentity(const ProcessHandle& target) {
   INCR_ASSIGN_OR_RETURN(ProcessFacts facts, ReadProcessFacts(target));
-  return MmIdentity{facts.start_code, facts.start_stack, facts.arg_start, facts.env_start};
+  return MmIdentityOf(facts);
 }
 
 // While the target stands still this thread must not wait for a CPU (a thread's nice value is its
@@ -65,7 +74,11 @@ class Urgency {
 class Session final : public CheckpointSession {
  public:
   Session(Store* store, std::unique_ptr<ProcessHandle> target, SessionOptions options)
-      : store_(store), target_(std::move(target)), options_(std::move(options)) {}
+      : store_(store),
+        target_(std::move(target)),
+        options_(std::move(options)),
+        excluded_(options_.include_dontdump),
+        file_pages_(options_.save_file_pages) {}
 
   absl::Status AttachFresh();
   absl::Status AttachRestored(uint64_t epoch, ScopedFd uffd);
@@ -74,6 +87,8 @@ class Session final : public CheckpointSession {
   bool target_alive() const override { return target_->alive(); }
   int target_pidfd() const override { return target_->pidfd(); }
   std::string tracker_name() const override { return tracker_name_; }
+  HugePageCount huge_pages() const override { return huge_pages_.count(); }
+  HugePageCount EndTracking(bool collapse) override;
 
  private:
   // What the freeze found; everything slow happens to it after the thaw.
@@ -81,16 +96,19 @@ class Session final : public CheckpointSession {
     MemoryMap map;
     pb::Image image;
     PageSet gone;
+    PageSet left_out;  // had content, but is marked MADV_DONTDUMP
     int64_t time_us = 0;
     int64_t frozen_us = 0;
     uint64_t pages_scanned = 0;
   };
 
+  void LookAtHugePages();
   absl::Status SpawnAgent();
   absl::StatusOr<ScopedFd> AttachAgent(uint64_t uffd_features);
   absl::Status AttachWith(const std::string& tracker);
   absl::Status GiveWayToItsUserfaultfds();
   absl::Status MakeTracker(ScopedFd uffd, const PageSet& known);
+  absl::Status AdoptFilePages(uint64_t epoch, const PageTable& table);
   bool MayBeTheTrackers(const absl::Status& status) const;
   void DemoteTracker(const absl::Status& why);
   void DistrustTracker(const absl::Status& why);
@@ -110,17 +128,27 @@ class Session final : public CheckpointSession {
   absl::Status CopyWhileFrozen(PageCopier& copier, Frozen* frozen);
   absl::Status Freeze(const AgentClient::FreezeOptions& options);
   absl::StatusOr<AgentClient::Thawed> Thaw();
-  absl::Status DescribeMappings(const MemoryMap& flags, Frozen* frozen);
+  absl::Status DescribeMappings(Frozen* frozen);
+  bool HasFlagsOfAll(const MemoryMap& map) const;
+  absl::Status ReadFlags();
+  absl::Status RefreshFlags();
 
   Store* const store_;
   const std::unique_ptr<ProcessHandle> target_;
   const SessionOptions options_;
+  ExcludedMemory excluded_;
+  FilePages file_pages_;
+  HugePages huge_pages_;
   std::string tracker_name_;
   std::optional<AgentClient> agent_;
   std::unique_ptr<WriteTracker> tracker_;
   std::optional<RemoteMemory> memory_;
   MmIdentity mm_{};
   uint64_t parent_ = 0;
+  uint64_t faults_seen_ = 0;     // of the target, at the start of the last epoch that got through its freeze
+  MemoryMap flags_;              // with VmFlags
+  int64_t flags_read_us_ = 0;
+  CopyBuffer copy_buffer_;
   bool started_ = false;  // an epoch became durable
   int failures_in_a_row_ = 0;
   std::vector<std::string> failed_trackers_;
@@ -128,6 +156,19 @@ class Session final : public CheckpointSession {
   int64_t last_sign_of_life_us_ = 0;
   int64_t armed_us_ = 0;  // of this epoch's ArmNewMemory
 };
+
+// For people; a failure has nothing to say to the epoch.
+void Session::LookAtHugePages() {
+  const absl::StatusOr<MemoryMap> map = ReadMaps(*target_);
+  if (map.ok()) (void)huge_pages_.Look(*target_, *map);
+}
+
+HugePageCount Session::EndTracking(bool collapse) {
+  LookAtHugePages();
+  tracker_.reset();  // The kernel does not collapse what a userfaultfd protects.
+  if (collapse) huge_pages_.Mend(*target_);
+  return huge_pages_.count();
+}
 
 absl::Status Session::SpawnAgent() {
   agent_.reset();
@@ -143,6 +184,7 @@ absl::Status Session::MakeTracker(ScopedFd uffd, const PageSet& known) {
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<WriteTracker> tracker,
                         NewWriteTracker(tracker_name_, target_.get(), std::move(uffd)));
   INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(*target_));
+  (void)huge_pages_.Look(*target_, map);
   INCR_RETURN_IF_ERROR(tracker->Arm(map, known));
   memory_.emplace(std::move(memory));
   tracker_ = std::move(tracker);
@@ -160,6 +202,7 @@ absl::StatusOr<ScopedFd> Session::AttachAgent(uint64_t uffd_features) {
 
 absl::Status Session::AttachFresh() {
   tracker_.reset();
+  file_pages_.Reset();
   parent_ = 0;
   INCR_RETURN_IF_ERROR(GiveWayToItsUserfaultfds());
   for (;;) {
@@ -202,7 +245,7 @@ absl::Status Session::GiveWayToItsUserfaultfds() {
 // Not the target's end, nor another tracer, nor a thread that does not stop: `compare` would meet
 // those as well.
 bool Session::MayBeTheTrackers(const absl::Status& status) const {
-  return target_->alive() && UffdFeaturesOfTracker(tracker_name_) != 0 &&
+  return target_->alive() && tracker_name_ != TrackerNames().back() &&
          !absl::IsNotFound(status) && !absl::IsAborted(status) &&
          !absl::IsDeadlineExceeded(status) && !absl::IsFailedPrecondition(status);
 }
@@ -220,7 +263,7 @@ void Session::DistrustTracker(const absl::Status& why) {
   if (!target_->alive() || absl::IsNotFound(why)) return;
   news_.push_back(absl::StrCat("tracking by ", tracker_name_, " began anew, with a full epoch: ",
                                why.message()));
-  if (++failures_in_a_row_ > 1 && UffdFeaturesOfTracker(tracker_name_) != 0) DemoteTracker(why);
+  if (++failures_in_a_row_ > 1 && tracker_name_ != TrackerNames().back()) DemoteTracker(why);
 }
 
 absl::Status Session::AttachRestored(uint64_t epoch, ScopedFd uffd) {
@@ -232,8 +275,17 @@ absl::Status Session::AttachRestored(uint64_t epoch, ScopedFd uffd) {
   }
   INCR_ASSIGN_OR_RETURN(PageTable table, store_->LoadPageTable(options_.job, epoch));
   INCR_RETURN_IF_ERROR(MakeTracker(std::move(uffd), PagesOfSpace(table, kSpace)));
+  INCR_RETURN_IF_ERROR(AdoptFilePages(epoch, table));
   parent_ = epoch;
   started_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status Session::AdoptFilePages(uint64_t epoch, const PageTable& table) {
+  if (table.empty() || table.back().space < kFirstFileSpace) return absl::OkStatus();
+  INCR_ASSIGN_OR_RETURN(const std::string bytes, store_->ReadImage(options_.job, epoch));
+  INCR_ASSIGN_OR_RETURN(const pb::Image image, ParseImage(bytes));
+  file_pages_.Adopt(image.processes(0), table);
   return absl::OkStatus();
 }
 
@@ -249,6 +301,8 @@ absl::StatusOr<EpochResult> Session::TakeEpoch() {
   }
   if (result.ok()) {
     tracker_->EpochDurable();
+    file_pages_.EpochDurable();
+    if (huge_pages_.LookIsCheap()) LookAtHugePages();
     parent_ = result->record.epoch();
     started_ = true;
     failures_in_a_row_ = 0;
@@ -268,22 +322,27 @@ absl::StatusOr<EpochResult> Session::TakeEpoch() {
 absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   const Stopwatch total;
   armed_us_ = 0;
-  INCR_ASSIGN_OR_RETURN(MmIdentity mm, ReadMmIdentity(*target_));
+  INCR_ASSIGN_OR_RETURN(const ProcessFacts facts, ReadProcessFacts(*target_));
   // After an exec, or after a tracker error, nothing known of the memory holds: start
   // a full epoch rather than go on blind.
-  if (tracker_ == nullptr || mm != mm_) INCR_RETURN_IF_ERROR(AttachFresh());
+  if (tracker_ == nullptr || MmIdentityOf(facts) != mm_) INCR_RETURN_IF_ERROR(AttachFresh());
   if (!agent_) INCR_RETURN_IF_ERROR(AttachAgent(0).status());
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<EpochWriter> writer,
                         store_->BeginEpoch(options_.job, parent_));
-  PageCopier copier(&*memory_, writer.get(), kSpace);
+  PageCopier copier(&*memory_, writer.get(), kSpace, &copy_buffer_);
 
-  INCR_ASSIGN_OR_RETURN(MemoryMap flags, ReadSmaps(*target_));
+  INCR_RETURN_IF_ERROR(RefreshFlags());
+  excluded_.Begin(flags_);
   EpochResult result;
   PreCopied precopied;
   INCR_ASSIGN_OR_RETURN(const std::string direct, FindDirectIo());
   if (direct.empty()) {
-    INCR_RETURN_IF_ERROR(ArmNewMemory());
-    INCR_ASSIGN_OR_RETURN(precopied, PreCopy(copier, *writer));
+    // The first write to a page that is tracked is a fault: few faults, few pages. (Or more, if others
+    // write to its memory: then the freeze is longer.)
+    if (parent_ == 0 || facts.faults - faults_seen_ > options_.precopy_target_pages) {
+      INCR_RETURN_IF_ERROR(ArmNewMemory());
+      INCR_ASSIGN_OR_RETURN(precopied, PreCopy(copier, *writer));
+    }
   } else {
     result.warnings.push_back(absl::StrCat(
         direct, ": open for direct I/O, which writes to memory unseen; all pages are copied in the "
@@ -291,11 +350,15 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   }
   INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.before_freeze"));
   INCR_ASSIGN_OR_RETURN(Frozen frozen, FreezeAndCopy(copier, precopied.last_found));
+  faults_seen_ = facts.faults;
   INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.after_thaw"));
   INCR_RETURN_IF_ERROR(CheckNoNewDirectIo(direct));
 
-  INCR_RETURN_IF_ERROR(DescribeMappings(flags, &frozen));  // Soon: files change.
+  INCR_RETURN_IF_ERROR(DescribeMappings(&frozen));  // Soon: files change.
+  INCR_RETURN_IF_ERROR(
+      file_pages_.Save(*target_, writer.get(), frozen.image.mutable_processes(0)));
   INCR_RETURN_IF_ERROR(copier.AddFromMemory());
+  if (copy_buffer_.pages > kKeptBufferPages) copy_buffer_ = {};
   for (const PageRange& run : frozen.gone.runs()) {
     INCR_RETURN_IF_ERROR(writer->AddGone(kSpace, run));
   }
@@ -327,6 +390,7 @@ absl::StatusOr<Session::PreCopied> Session::PreCopy(PageCopier& copier,
       DistrustTracker(taken.status());
       return taken.status();
     }
+    tracker_->PutBack(excluded_.HoldBack(&taken->written));
     ++done.rounds;
     done.last_found = taken->written.page_count();
     PageSet unreadable;
@@ -352,10 +416,14 @@ absl::StatusOr<Session::Frozen> Session::FreezeAndCopy(PageCopier& copier,
   copier.Reserve(std::clamp(expected_pages * 2, options_.precopy_target_pages * 4,
                             options_.frozen_buffer_bytes / kPageSize));
   const Urgency urgency;
-  INCR_RETURN_IF_ERROR(Freeze({.allow_unsupported = options_.allow_unsupported}));
+  INCR_RETURN_IF_ERROR(Freeze({.allow_unsupported = options_.allow_unsupported,
+                               .deleted_files = options_.save_file_pages}));
   frozen.time_us = WallMicros();
   const absl::Status copied = CopyWhileFrozen(copier, &frozen);
-  if (options_.while_frozen) options_.while_frozen();
+  if (options_.while_frozen) {
+    options_.while_frozen();
+    (void)agent_->MapsRead();
+  }
   INCR_ASSIGN_OR_RETURN(AgentClient::Thawed thawed, Thaw());
   INCR_RETURN_IF_ERROR(CheckSameMemory());
   INCR_RETURN_IF_ERROR(copied);
@@ -442,13 +510,21 @@ absl::Status Session::CheckSameMemory() const {
 }
 
 absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
-  INCR_ASSIGN_OR_RETURN(frozen->map, ReadMaps(*target_));
+  absl::StatusOr<MemoryMap> map = ReadMaps(*target_);
+  absl::StatusOr<PageSet> excluded = excluded_.Decide(*target_);
+  // An oracle wants to see what we see: not the rseq area of a thread that has run again.
+  if (!options_.while_frozen) (void)agent_->MapsRead();  // If it is gone, Thaw() will tell.
+  INCR_RETURN_IF_ERROR(map.status());
+  INCR_RETURN_IF_ERROR(excluded.status());
+  frozen->map = *std::move(map);
+  tracker_->Exclude(*std::move(excluded));
   absl::StatusOr<TakenPages> taken = tracker_->TakeFrozen(frozen->map);
   if (!taken.ok()) {
     DistrustTracker(taken.status());
     return taken.status();
   }
   frozen->gone = std::move(taken->gone);
+  frozen->left_out = std::move(taken->excluded);
   frozen->pages_scanned = taken->pages_scanned;
   PageSet unreadable;
   if (taken->written.page_count() * kPageSize <= options_.frozen_buffer_bytes) {
@@ -467,20 +543,38 @@ absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
 
 // After the thaw: `frozen->map` is the moment's truth, only file identities and VM flags are
 // looked up now.
-absl::Status Session::DescribeMappings(const MemoryMap& flags, Frozen* frozen) {
-  const bool all_known = std::all_of(
-      frozen->map.begin(), frozen->map.end(), [&](const MemoryMapping& mapping) {
-        return std::any_of(flags.begin(), flags.end(), [&](const MemoryMapping& flagged) {
-          return flagged.start == mapping.start && flagged.end == mapping.end;
-        });
-      });
-  MemoryMap fresh;
-  if (!all_known) {
-    INCR_ASSIGN_OR_RETURN(fresh, ReadSmaps(*target_));
+absl::Status Session::DescribeMappings(Frozen* frozen) {
+  if (!HasFlagsOfAll(frozen->map)) INCR_RETURN_IF_ERROR(ReadFlags());
+  INCR_RETURN_IF_ERROR(CaptureMappings(*target_, frozen->map, flags_, frozen->time_us,
+                                       options_.allow_unsupported,
+                                       frozen->image.mutable_processes(0), &frozen->image,
+                                       options_.save_file_pages));
+  excluded_.Record(frozen->left_out, frozen->image.mutable_processes(0), &frozen->image);
+  return absl::OkStatus();
+}
+
+bool Session::HasFlagsOfAll(const MemoryMap& map) const {
+  auto flagged = flags_.begin();
+  return std::all_of(map.begin(), map.end(), [&](const MemoryMapping& mapping) {
+    while (flagged != flags_.end() && flagged->start < mapping.start) ++flagged;
+    return flagged != flags_.end() && flagged->SameButFlags(mapping);
+  });
+}
+
+absl::Status Session::ReadFlags() {
+  INCR_ASSIGN_OR_RETURN(flags_, ReadSmaps(*target_));
+  flags_read_us_ = MonotonicMicros();
+  return absl::OkStatus();
+}
+
+// The kernel gives them only with statistics for which it walks every page table, 10 ms per GiB. So
+// they are up to a second old, which only epochs that follow faster can tell: advice (madvise)
+// of the last second may be missing in those.
+absl::Status Session::RefreshFlags() {
+  if (flags_read_us_ != 0 && MonotonicMicros() - flags_read_us_ < kFlagsFreshUs) {
+    return absl::OkStatus();
   }
-  return CaptureMappings(*target_, frozen->map, all_known ? flags : fresh, frozen->time_us,
-                         options_.allow_unsupported, frozen->image.mutable_processes(0),
-                         &frozen->image);
+  return ReadFlags();
 }
 
 absl::StatusOr<std::unique_ptr<Session>> NewSession(Store* store, pid_t pid,

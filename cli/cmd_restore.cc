@@ -74,6 +74,9 @@ absl::Status TrackAgain(const std::string& store, const pb::EpochRecord& record,
   request.set_interval_s(args.tracking.interval_s);
   request.set_tracker(args.tracking.tracker);
   request.set_allow_unsupported(args.tracking.allow_unsupported);
+  request.set_include_dontdump(args.tracking.include_dontdump);
+  request.set_save_file_pages(args.tracking.save_file_pages);
+  request.set_collapse_on_stop(args.tracking.collapse_on_stop);
   request.set_holder_pid(::getpid());
   request.set_holder_uffd(uffd.get());
   return Annotate(client.Adopt(request, nullptr).status(), "cannot track it again");

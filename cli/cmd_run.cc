@@ -28,6 +28,10 @@ absl::StatusOr<pb::EpochReply> StartTracking(DaemonClient& client, const RunArgs
   request.set_job(args.tracking.job);
   request.set_tracker(args.tracking.tracker);
   request.set_allow_unsupported(args.tracking.allow_unsupported);
+  if (args.tracking.precopy_rounds) request.set_precopy_rounds(*args.tracking.precopy_rounds);
+  request.set_include_dontdump(args.tracking.include_dontdump);
+  request.set_save_file_pages(args.tracking.save_file_pages);
+  request.set_collapse_on_stop(args.tracking.collapse_on_stop);
   request.set_launched(true);
   return client.Start(request, [&] { return foreground.PendingEndSignal() == 0; });
 }

@@ -16,6 +16,10 @@ absl::StatusOr<int> RunStart(const CommandContext& context, const StartArgs& arg
   request.set_job(args.tracking.job);
   request.set_tracker(args.tracking.tracker);
   request.set_allow_unsupported(args.tracking.allow_unsupported);
+  if (args.tracking.precopy_rounds) request.set_precopy_rounds(*args.tracking.precopy_rounds);
+  request.set_include_dontdump(args.tracking.include_dontdump);
+  request.set_save_file_pages(args.tracking.save_file_pages);
+  request.set_collapse_on_stop(args.tracking.collapse_on_stop);
   absl::StatusOr<pb::EpochReply> reply;
   {
     Progress progress(absl::StrCat("first epoch of process ", args.pid));

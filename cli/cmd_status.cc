@@ -43,6 +43,11 @@ std::string FormatStatus(const pb::StatusReply& reply) {
   }
   text += table.Format();
   for (const pb::JobStatus& job : reply.jobs()) {
+    if (job.huge_pages_split() == 0) continue;
+    absl::StrAppend(&text, job.job(), ": ", job.huge_pages_split(), " of ", job.huge_pages(),
+                    " huge pages were split while it was tracked\n");
+  }
+  for (const pb::JobStatus& job : reply.jobs()) {
     if (job.last_error().empty()) continue;
     absl::StrAppend(&text, job.job(), ": last error, ", FormatSeconds(job.last_error_ago_s()),
                     " ago: ", job.last_error(), "\n");

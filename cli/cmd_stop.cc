@@ -1,5 +1,7 @@
 #include <poll.h>
 
+#include <string>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status.h"
@@ -21,6 +23,21 @@ void AwaitExit(pid_t daemon) {
   (void)::poll(&exit, 1, kExitPatienceMs);
 }
 
+std::string FormatStopped(const pb::StopReply& reply) {
+  if (reply.stopped_size() == 0) return "nothing is tracked\n";
+  std::string text = absl::StrCat("stopped ", absl::StrJoin(reply.stopped(), ", "), "\n");
+  for (const pb::StoppedJob& job : reply.jobs()) {
+    if (job.huge_pages_split() == 0) continue;
+    absl::StrAppend(&text, job.job(), ": ", job.huge_pages_split(), " of ", job.huge_pages(),
+                    " huge pages were split while it was tracked");
+    if (job.huge_pages_collapsed() > 0) {
+      absl::StrAppend(&text, ", ", job.huge_pages_collapsed(), " are whole again");
+    }
+    text += "\n";
+  }
+  return text;
+}
+
 }  // namespace
 
 absl::StatusOr<int> RunStop(const CommandContext& context, const StopArgs& args) {
@@ -29,6 +46,7 @@ absl::StatusOr<int> RunStop(const CommandContext& context, const StopArgs& args)
   pb::StopRequest request;
   request.set_target(args.target);
   request.set_all(args.all);
+  request.set_collapse_on_stop(args.collapse_on_stop);
   absl::StatusOr<pb::StopReply> reply = client.Stop(request);
   if (absl::IsUnavailable(reply.status())) {
     INCR_RETURN_IF_ERROR(StoreReader::Open(store).status());
@@ -40,11 +58,7 @@ absl::StatusOr<int> RunStop(const CommandContext& context, const StopArgs& args)
   }
   INCR_RETURN_IF_ERROR(reply.status());
   if (reply->daemon_exits()) AwaitExit(static_cast<pid_t>(reply->daemon_pid()));
-  INCR_RETURN_IF_ERROR(Print(context, *reply,
-                             reply->stopped_size() == 0
-                                 ? "nothing is tracked\n"
-                                 : absl::StrCat("stopped ", absl::StrJoin(reply->stopped(), ", "),
-                                                "\n")));
+  INCR_RETURN_IF_ERROR(Print(context, *reply, FormatStopped(*reply)));
   return kExitOk;
 }
 

@@ -74,6 +74,18 @@ class Parser {
         ->type_name("NAME");
     command->add_flag("--allow-unsupported", args->allow_unsupported,
                       "Leave out what cannot be saved, with a warning, instead of failing");
+    command->add_option("--precopy-rounds", args->precopy_rounds,
+                        "At most N rounds of copying before the freeze; 0: all in the freeze")
+        ->type_name("N");
+    AddMemoryOptions(command, args);
+  }
+
+  void AddMemoryOptions(CLI::App* command, TrackingArgs* args) {
+    command->add_flag("--include-dontdump", args->include_dontdump,
+                      "Save memory that the program marked MADV_DONTDUMP too");
+    command->add_flag("--save-file-pages", args->save_file_pages,
+                      "Save pages of mapped files too: it survives an upgrade of its libraries");
+    command->add_flag("--collapse-on-stop", args->collapse_on_stop, kCollapseHelp);
   }
 
   void AddTrackingCommands() {
@@ -94,6 +106,7 @@ class Parser {
     CLI::App* stop = Add("stop", kStopHelp);
     stop->add_option("target", stop_.target, "Its pid or its job's name")->type_name("");
     stop->add_flag("--all", stop_.all, "Every job of this store");
+    stop->add_flag("--collapse-on-stop", stop_.collapse_on_stop, kCollapseHelp);
 
     CLI::App* restore = Add("restore", kRestoreHelp);
     restore->add_option("--epoch", restore_.epoch, "Its number, or latest")
@@ -110,6 +123,7 @@ class Parser {
         ->type_name("NAME");
     restore->add_flag("--allow-unsupported", restore_.tracking.allow_unsupported,
                       "For its next epochs: leave out what cannot be saved");
+    AddMemoryOptions(restore, &restore_.tracking);
   }
 
   void AddReadingCommands() {
@@ -234,7 +248,7 @@ size_t EndOfOwnArguments(const std::vector<std::string>& arguments) {
     const std::string& argument = arguments[i];
     if (argument == "--") return run ? i : arguments.size();
     if (argument.size() > 1 && argument[0] == '-') {
-      for (const char* takes_value : {"--store", "--interval", "--job", "--tracker"}) {
+      for (const char* takes_value : {"--store", "--interval", "--job", "--tracker", "--precopy-rounds"}) {
         if (argument == takes_value) ++i;
       }
       continue;

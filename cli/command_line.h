@@ -4,6 +4,8 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -17,6 +19,10 @@ struct TrackingArgs {
   std::string job;
   std::string tracker;
   bool allow_unsupported = false;
+  std::optional<uint32_t> precopy_rounds;  // start, run
+  bool include_dontdump = false;
+  bool save_file_pages = false;
+  bool collapse_on_stop = false;
 };
 
 struct StartArgs {
@@ -33,6 +39,7 @@ struct CheckpointArgs {
 struct StopArgs {
   std::string target;
   bool all = false;
+  bool collapse_on_stop = false;
 };
 struct StatusArgs {};
 struct ListArgs {

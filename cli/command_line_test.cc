@@ -42,6 +42,9 @@ TEST(CommandLineTest, Start) {
   EXPECT_EQ(Parse<StartArgs>({"start", "71"}).tracking.interval_s, kDefaultIntervalS);
   EXPECT_EQ(Parse<StartArgs>({"start", "71", "--interval", "0"}).tracking.interval_s, 0);
   EXPECT_EQ(Parse<StartArgs>({"start", "--", "71"}).pid, 71);
+  EXPECT_EQ(Parse<StartArgs>({"start", "71"}).tracking.precopy_rounds, std::nullopt);
+  EXPECT_EQ(Parse<StartArgs>({"start", "--precopy-rounds", "0", "71"}).tracking.precopy_rounds, 0u);
+  UsageErrorOf({"start", "--precopy-rounds", "-1", "71"});
   UsageErrorOf({"start"});
   UsageErrorOf({"start", "abc"});
   UsageErrorOf({"start", "-5"});
@@ -73,6 +76,8 @@ TEST(CommandLineTest, WhatFollowsDashesIsTheCommandsOwn) {
 TEST(CommandLineTest, RunWithoutDashes) {
   EXPECT_EQ(Parse<RunArgs>({"run", "--job", "a", "sleep", "5"}).command,
             (std::vector<std::string>{"sleep", "5"}));
+  EXPECT_EQ(Parse<RunArgs>({"run", "--precopy-rounds", "3", "sleep", "5"}).command,
+            (std::vector<std::string>{"sleep", "5"}));
   EXPECT_EQ(Parse<RunArgs>({"run", "ls", "-l", "--color"}).command,
             (std::vector<std::string>{"ls", "-l", "--color"}));
   UsageErrorOf({"run"});
@@ -99,6 +104,22 @@ TEST(CommandLineTest, Restore) {
   EXPECT_EQ(tracked.tracking.interval_s, 0);
   EXPECT_EQ(tracked.job, "web");
   UsageErrorOf({"restore"});
+}
+
+TEST(CommandLineTest, WhatIsSavedOfMemory) {
+  EXPECT_FALSE(Parse<StartArgs>({"start", "71"}).tracking.include_dontdump);
+  EXPECT_FALSE(Parse<StartArgs>({"start", "71"}).tracking.save_file_pages);
+  EXPECT_TRUE(Parse<StartArgs>({"start", "--save-file-pages", "71"}).tracking.save_file_pages);
+  EXPECT_TRUE(Parse<RunArgs>({"run", "--save-file-pages", "true"}).tracking.save_file_pages);
+  EXPECT_TRUE(Parse<StartArgs>({"start", "--include-dontdump", "71"}).tracking.include_dontdump);
+  EXPECT_TRUE(Parse<RunArgs>({"run", "--include-dontdump", "--", "true"}).tracking.include_dontdump);
+  EXPECT_TRUE(Parse<RestoreArgs>({"restore", "--epoch", "1", "--interval", "1", "--include-dontdump"})
+                  .tracking.include_dontdump);
+  UsageErrorOf({"stop", "--include-dontdump", "web"});
+  EXPECT_FALSE(Parse<StopArgs>({"stop", "web"}).collapse_on_stop);
+  EXPECT_TRUE(Parse<StopArgs>({"stop", "--collapse-on-stop", "web"}).collapse_on_stop);
+  EXPECT_FALSE(Parse<StartArgs>({"start", "71"}).tracking.collapse_on_stop);
+  EXPECT_TRUE(Parse<StartArgs>({"start", "71", "--collapse-on-stop"}).tracking.collapse_on_stop);
 }
 
 TEST(CommandLineTest, TheOthers) {

@@ -44,6 +44,7 @@ pb::EpochRow ToRow(const pb::EpochRecord& record) {
   row.set_total_us(static_cast<double>(stats.total_us()));
   row.set_tracker(CleanText(record.tracker()));
   row.set_table_pages(Count(record.table_pages()));
+  row.set_precopy_rounds(stats.precopy_rounds());
   return row;
 }
 

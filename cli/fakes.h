@@ -62,6 +62,16 @@ class FakeWorld {
     absl::MutexLock lock(&mutex_);
     return begun_;
   }
+  // Of the last session.
+  TrackingOptions options() {
+    absl::MutexLock lock(&mutex_);
+    return options_;
+  }
+  // Sessions that ended by EndTracking(true).
+  int collapses() {
+    absl::MutexLock lock(&mutex_);
+    return collapses_;
+  }
   int live_sessions() {
     absl::MutexLock lock(&mutex_);
     return live_sessions_;
@@ -82,6 +92,8 @@ class FakeWorld {
   bool held_ = false;
   int begun_ = 0;
   int live_sessions_ = 0;
+  int collapses_ = 0;
+  TrackingOptions options_;
 };
 
 class FakeSession : public CheckpointSession {
@@ -121,6 +133,13 @@ class FakeSession : public CheckpointSession {
     return world_->processes_[pid_].exit_event.get();
   }
   std::string tracker_name() const override { return "fake"; }
+  HugePageCount huge_pages() const override { return {8, 3, 0}; }
+  HugePageCount EndTracking(bool collapse) override {
+    absl::MutexLock lock(&world_->mutex_);
+    if (!collapse) return {8, 3, 0};
+    ++world_->collapses_;
+    return {8, 3, 2};
+  }
 
  private:
   FakeWorld* const world_;
@@ -145,6 +164,10 @@ class FakeSessionFactory : public SessionFactory {
   }
   absl::StatusOr<std::unique_ptr<CheckpointSession>> Start(
       pid_t pid, const TrackingOptions& options) override {
+    {
+      absl::MutexLock lock(&world_->mutex_);
+      world_->options_ = options;
+    }
     return std::make_unique<FakeSession>(world_, pid, options.job);
   }
   absl::StatusOr<std::unique_ptr<CheckpointSession>> Adopt(
@@ -153,6 +176,7 @@ class FakeSessionFactory : public SessionFactory {
       absl::MutexLock lock(&world_->mutex_);
       uint64_t& last = world_->epochs_[options.job];
       last = std::max(last, epoch);
+      world_->options_ = options;
     }
     return std::make_unique<FakeSession>(world_, pid, options.job);
   }

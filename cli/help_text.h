@@ -4,6 +4,9 @@
 
 namespace incr {
 
+inline constexpr char kCollapseHelp[] =
+    "When tracking stops, make huge pages that it split whole again";
+
 struct CommandHelp {
   const char* summary;
   const char* footer;
@@ -39,7 +42,11 @@ inline constexpr CommandHelp kStartHelp = {
 The first epoch holds all of the process's memory, later ones what was written since.
 The process runs on, stopped for about a millisecond per epoch. Tracking outlives this
 command: a daemon, one per store, goes on until `incr-ckpt stop` or the end of the
-process. A job name that the store already has continues with a new full epoch.)"};
+process. A job name that the store already has continues with a new full epoch.
+
+Memory that the program marked MADV_DONTDUMP is not saved; restored, it reads as zeros.
+With --save-file-pages an epoch can be restored although its program or libraries have
+been upgraded or deleted since.)"};
 
 inline constexpr CommandHelp kRunHelp = {
     "Launch a command and track it from its first moment; exits with its status",
@@ -65,7 +72,9 @@ inline constexpr CommandHelp kStopHelp = {
   incr-ckpt stop 71
   incr-ckpt stop --all
 
-An epoch in progress is finished first. With its last job the store's daemon ends.)"};
+An epoch in progress is finished first. With its last job the store's daemon ends.
+The first write to a huge page after an epoch splits it: the program then runs a little
+slower. How many did is reported; --collapse-on-stop mends them, about 0.3 ms each.)"};
 
 inline constexpr CommandHelp kStatusHelp = {
     "What is tracked: jobs, pids, tracker, next epoch, last error",

@@ -18,6 +18,7 @@ namespace incr {
 namespace {
 
 // A failing epoch must not be retried in a hot loop, however short the interval.
+constexpr int64_t kMaxBacklogUs = 100'000;
 constexpr int64_t kMinRetryUs = 100'000;
 constexpr char kStopped[] = "stopped";
 
@@ -71,9 +72,10 @@ void Job::SetState(const char* state) {
 
 void Job::WakeThread() { (void)::eventfd_write(wake_.get(), 1); }
 
-void Job::RequestStop() {
+void Job::RequestStop(bool collapse) {
   absl::MutexLock lock(&mutex_);
   stop_ = true;
+  collapse_ |= collapse;
   WakeThread();
 }
 
@@ -128,8 +130,26 @@ void Job::Run() {
     ending_ = !reason.ok() && !stop_;
     pidfd_.reset();
   }
+  if (session != nullptr && session->target_alive()) EndTracking(*session);
   session.reset();
   End(std::move(reason));
+}
+
+void Job::EndTracking(CheckpointSession& session) {
+  bool collapse;
+  {
+    absl::MutexLock lock(&mutex_);
+    collapse = collapse_ || settings_.collapse_on_stop;
+  }
+  const HugePageCount count = session.EndTracking(collapse);
+  absl::MutexLock lock(&mutex_);
+  NoteHugePages(count);
+}
+
+void Job::NoteHugePages(const HugePageCount& count) {
+  status_.set_huge_pages(static_cast<uint32_t>(count.seen));
+  status_.set_huge_pages_split(static_cast<uint32_t>(count.split));
+  status_.set_huge_pages_collapsed(static_cast<uint32_t>(count.collapsed));
 }
 
 absl::Status Job::OpenAndTakeFirst(std::unique_ptr<CheckpointSession>* session) {
@@ -215,7 +235,12 @@ absl::StatusOr<pb::EpochReply> Job::TakeEpoch(CheckpointSession& session) {
   absl::MutexLock lock(&mutex_);
   SetState("tracking");
   status_.set_tracker(session.tracker_name());
-  next_due_us_ = interval_us() == 0 ? 0 : start_us + interval_us();
+  NoteHugePages(session.huge_pages());
+  // In step with the clock: an epoch that took longer than the interval is made up for, within reason.
+  const bool was_due = next_due_us_ != 0 && next_due_us_ <= start_us;
+  const int64_t next_us = (was_due ? next_due_us_ : start_us) + interval_us();
+  next_due_us_ =
+      interval_us() == 0 ? 0 : std::max(next_us, MonotonicMicros() - kMaxBacklogUs);
   if (reply.ok()) {
     status_.set_last_epoch(reply->epoch());
     status_.set_epochs_taken(status_.epochs_taken() + 1);

@@ -37,6 +37,7 @@ class Job {
     pid_t pid = 0;
     std::string command;
     double interval_s = 0;        // 0: only on request
+    bool collapse_on_stop = false;
     uint64_t restored_epoch = 0;  // not 0: adopted, needs no first epoch
     // Runs on the job's thread.
     std::function<absl::StatusOr<std::unique_ptr<CheckpointSession>>()> open;
@@ -59,8 +60,8 @@ class Job {
   // An epoch whose moment is after this call, durable. Callers that wait together share one.
   absl::StatusOr<pb::EpochReply> TakeEpochNow();
 
-  // Ends after the epoch in progress, if any.
-  void RequestStop();
+  // Ends after the epoch in progress, if any. `collapse`: as if it had been started with that.
+  void RequestStop(bool collapse = false);
   void WaitEnded();
 
   // The process is gone, the job ends by itself.
@@ -77,6 +78,8 @@ class Job {
   Wake WaitForWork(const CheckpointSession& session);
   absl::StatusOr<pb::EpochReply> TakeEpoch(CheckpointSession& session);
   void NoteFailure(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndTracking(CheckpointSession& session);
+  void NoteHugePages(const HugePageCount& count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(absl::Status reason);
   void SetState(const char* state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WakeThread();
@@ -93,6 +96,7 @@ class Job {
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;  // its session is being taken down
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  bool collapse_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status end_reason_ ABSL_GUARDED_BY(mutex_);
   int64_t next_due_us_ ABSL_GUARDED_BY(mutex_) = 0;  // monotonic; 0: none
 

@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kEndedJobsKept = 8;
 constexpr double kMaxIntervalS = 1e8;  // three years
+constexpr uint32_t kMaxPrecopyRounds = 100;
 
 absl::Status CheckInterval(double interval_s) {
   if (std::isfinite(interval_s) && interval_s >= 0 && interval_s <= kMaxIntervalS) {
@@ -21,6 +22,18 @@ absl::Status CheckInterval(double interval_s) {
   }
   return absl::InvalidArgumentError(absl::StrCat("interval_s ", interval_s,
                                                  ": must be 0 (only on request) or seconds"));
+}
+
+// What both kinds of request say.
+template <typename Request>
+TrackingOptions OptionsOf(const Request& request, const std::string& job) {
+  TrackingOptions options;
+  options.job = job;
+  options.tracker = request.tracker();
+  options.allow_unsupported = request.allow_unsupported();
+  options.include_dontdump = request.include_dontdump();
+  options.save_file_pages = request.save_file_pages();
+  return options;
 }
 
 }  // namespace
@@ -38,6 +51,10 @@ absl::StatusOr<pb::EpochReply> JobTable::Start(const pb::StartRequest& request) 
   if (!request.job().empty()) INCR_RETURN_IF_ERROR(CheckJobName(request.job()));
   const pid_t pid = static_cast<pid_t>(request.pid());
   if (pid <= 0) return absl::InvalidArgumentError(absl::StrCat("pid ", pid, " is no pid"));
+  if (request.precopy_rounds() > kMaxPrecopyRounds) {
+    return absl::InvalidArgumentError(absl::StrCat("--precopy-rounds ", request.precopy_rounds(),
+                                                   ": at most ", kMaxPrecopyRounds));
+  }
   INCR_ASSIGN_OR_RETURN(std::string command, factory_->CheckTarget(pid, 0));
 
   Job::Settings settings;
@@ -45,9 +62,11 @@ absl::StatusOr<pb::EpochReply> JobTable::Start(const pb::StartRequest& request) 
   settings.pid = pid;
   settings.command = command;
   settings.interval_s = request.interval_s();
-  settings.open = [this, pid, options = TrackingOptions{settings.name, request.tracker(),
-                                                        request.allow_unsupported(),
-                                                        request.launched()}] {
+  settings.collapse_on_stop = request.collapse_on_stop();
+  TrackingOptions options = OptionsOf(request, settings.name);
+  options.launched = request.launched();
+  if (request.has_precopy_rounds()) options.precopy_rounds = request.precopy_rounds();
+  settings.open = [this, pid, options = std::move(options)] {
     return factory_->Start(pid, options);
   };
   return Launch(std::move(settings));
@@ -75,10 +94,10 @@ absl::StatusOr<pb::EpochReply> JobTable::Adopt(const pb::AdoptRequest& request, 
   settings.pid = pid;
   settings.command = command;
   settings.interval_s = request.interval_s();
+  settings.collapse_on_stop = request.collapse_on_stop();
   settings.restored_epoch = request.epoch();
   settings.open = [this, pid, uffd, epoch = request.epoch(),
-                   options = TrackingOptions{settings.name, request.tracker(),
-                                             request.allow_unsupported()}] {
+                   options = OptionsOf(request, settings.name)] {
     return factory_->Adopt(pid, epoch, std::move(*uffd), options);
   };
   return Launch(std::move(settings));
@@ -160,10 +179,16 @@ absl::StatusOr<pb::StopReply> JobTable::Stop(const pb::StopRequest& request) {
     jobs.push_back(std::move(job));
   }
   pb::StopReply reply;
-  for (const JobPtr& job : jobs) job->RequestStop();
+  for (const JobPtr& job : jobs) job->RequestStop(request.collapse_on_stop());
   for (const JobPtr& job : jobs) {
     job->WaitEnded();
     reply.add_stopped(job->name());
+    const pb::JobStatus status = job->Status();
+    pb::StoppedJob* stopped = reply.add_jobs();
+    stopped->set_job(job->name());
+    stopped->set_huge_pages(status.huge_pages());
+    stopped->set_huge_pages_split(status.huge_pages_split());
+    stopped->set_huge_pages_collapsed(status.huge_pages_collapsed());
   }
   absl::MutexLock lock(&mutex_);
   if (jobs_.empty()) closing_ = true;

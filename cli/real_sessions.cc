@@ -32,6 +32,8 @@ class AdoptedSession : public CheckpointSession {
   bool target_alive() const override { return session_->target_alive(); }
   int target_pidfd() const override { return session_->target_pidfd(); }
   std::string tracker_name() const override { return session_->tracker_name(); }
+  HugePageCount huge_pages() const override { return session_->huge_pages(); }
+  HugePageCount EndTracking(bool collapse) override { return session_->EndTracking(collapse); }
 
  private:
   void AwaitRelease() {
@@ -66,6 +68,8 @@ class LaunchedSession : public CheckpointSession {
   bool target_alive() const override { return session_->target_alive(); }
   int target_pidfd() const override { return session_->target_pidfd(); }
   std::string tracker_name() const override { return session_->tracker_name(); }
+  HugePageCount huge_pages() const override { return session_->huge_pages(); }
+  HugePageCount EndTracking(bool collapse) override { return session_->EndTracking(collapse); }
 
  private:
   const std::unique_ptr<CheckpointSession> session_;
@@ -118,7 +122,10 @@ class RealSessions : public SessionFactory {
     session.job = options.job;
     session.tracker = options.tracker;
     session.allow_unsupported = options.allow_unsupported;
+    session.include_dontdump = options.include_dontdump;
+    session.save_file_pages = options.save_file_pages;
     session.agent_command = agent_command_;
+    if (options.precopy_rounds) session.max_precopy_rounds = static_cast<int>(*options.precopy_rounds);
     return session;
   }
 

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -21,7 +22,10 @@ struct TrackingOptions {
   std::string job;
   std::string tracker;  // "": the best that works
   bool allow_unsupported = false;
+  bool include_dontdump = false;
+  bool save_file_pages = false;
   bool launched = false;  // let it go (SIGCONT) when its first epoch is durable
+  std::optional<uint32_t> precopy_rounds;  // none: the session's default
 };
 
 // Thread-safe. A session is used and destroyed by the thread that made it.

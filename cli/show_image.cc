@@ -64,6 +64,13 @@ pb::ShowMapping Describe(const pb::Mapping& mapping, const PageTable& table, uin
   row.set_offset(static_cast<double>(mapping.offset()));
   row.set_pages(
       PagesWithin(table, space, mapping.start() / kPageSize, mapping.end() / kPageSize));
+  if (mapping.file_space() != 0) {
+    const uint64_t first = mapping.offset() / kPageSize;
+    row.set_file_pages(PagesWithin(table, mapping.file_space(), first,
+                                   first + (mapping.end() - mapping.start()) / kPageSize));
+  }
+  row.set_excluded(mapping.excluded());
+  row.set_excluded_bytes(static_cast<double>(mapping.excluded_pages()) * kPageSize);
   return row;
 }
 
@@ -165,12 +172,14 @@ void DescribeProcess(const pb::Process& process, const pb::Image& image, const P
   reply->set_command_line(CleanText(process.command_line()));
   reply->set_exe(CleanText(process.exe().path()));
   reply->set_cwd(CleanText(process.cwd()));
-  double bytes = 0;
+  double bytes = 0, excluded_bytes = 0;
   for (const pb::Mapping& mapping : process.mappings()) {
-    bytes += static_cast<double>(mapping.end() - mapping.start());
-    *reply->add_mappings() = Describe(mapping, table, process.space());
+    const pb::ShowMapping& row = *reply->add_mappings() = Describe(mapping, table, process.space());
+    bytes += row.bytes();
+    excluded_bytes += row.excluded_bytes();
   }
   reply->set_memory_bytes(bytes);
+  reply->set_excluded_bytes(excluded_bytes);
   for (const pb::Thread& thread : process.threads()) *reply->add_threads() = Describe(thread);
   std::map<uint32_t, const pb::OpenFile*> files;
   for (const pb::OpenFile& file : image.open_files()) files[file.id()] = &file;
@@ -181,6 +190,18 @@ void DescribeProcess(const pb::Process& process, const pb::Image& image, const P
 }
 
 std::string Number(double value) { return absl::StrFormat("%.0f", value); }
+
+void AppendExcluded(const pb::ShowReply& reply, std::string* text) {
+  std::vector<std::string> ranges;
+  for (const pb::ShowMapping& row : reply.mappings()) {
+    if (!row.excluded()) continue;
+    ranges.push_back(
+        absl::StrCat(row.start(), "-", row.end(), " (", FormatBytes(row.excluded_bytes()), ")"));
+  }
+  if (ranges.empty()) return;
+  absl::StrAppend(text, "not saved, marked MADV_DONTDUMP: ", FormatBytes(reply.excluded_bytes()),
+                  " in ", absl::StrJoin(ranges, ", "), "\n");
+}
 
 }  // namespace
 
@@ -212,11 +233,15 @@ std::string FormatShow(const pb::ShowReply& reply) {
                   reply.uid(), ", kernel ", reply.kernel_release(), "\n");
   absl::StrAppend(&text, "memory: ", FormatBytes(reply.memory_bytes()), " mapped, ",
                   Number(reply.saved_pages()), " pages saved (",
-                  FormatBytes(reply.saved_pages() * kPageSize), ")\n\n");
-  TextTable mappings({"MAPPING", "ACCESS", "KIND", ">SIZE", ">PAGES SAVED", "NAME"});
+                  FormatBytes(reply.saved_pages() * kPageSize), ")\n");
+  AppendExcluded(reply, &text);
+  text += "\n";
+  TextTable mappings(
+      {"MAPPING", "ACCESS", "KIND", ">SIZE", ">PAGES SAVED", ">OF THE FILE", "NAME"});
   for (const pb::ShowMapping& row : reply.mappings()) {
     mappings.Add({absl::StrCat(row.start(), "-", row.end()), row.access(), row.kind(),
-                  FormatBytes(row.bytes()), absl::StrCat(row.pages()), row.name()});
+                  FormatBytes(row.bytes()), absl::StrCat(row.pages()),
+                  absl::StrCat(row.file_pages()), row.name()});
   }
   TextTable threads({">THREAD", "NAME", "INSTRUCTION", "STACK", "SIGNALS BLOCKED", ">NICE"});
   for (const pb::ShowThread& row : reply.threads()) {

@@ -87,6 +87,34 @@ TEST(ShowImageTest, MappingsThreadsAndFiles) {
   }
 }
 
+TEST(ShowImageTest, SavedPagesOfAFileAreCountedForEachOfItsMappings) {
+  pb::Image image = SmallImage();
+  pb::Mapping* library = image.mutable_processes(0)->mutable_mappings(1);
+  library->set_offset(0x1000);
+  library->set_file_space(9);
+  const PageTable table = {{0, 0x20}, {9, 0}, {9, 1}, {9, 2}};
+  const pb::ShowReply reply = DescribeEpoch(SmallRecord(), image, table);
+  EXPECT_EQ(reply.mappings(1).pages(), 1u);
+  EXPECT_EQ(reply.mappings(1).file_pages(), 1u);
+  EXPECT_EQ(reply.mappings(0).file_pages(), 0u);
+}
+
+TEST(ShowImageTest, MemoryThatWasLeftOutIsListed) {
+  pb::Image image = SmallImage();
+  EXPECT_EQ(FormatShow(DescribeEpoch(SmallRecord(), image, {})).find("DONTDUMP"), std::string::npos);
+  pb::Mapping* heap = image.mutable_processes(0)->mutable_mappings(0);
+  heap->set_excluded(true);
+  heap->set_excluded_pages(3);
+  const pb::ShowReply reply = DescribeEpoch(SmallRecord(), image, {});
+  EXPECT_TRUE(reply.mappings(0).excluded());
+  EXPECT_EQ(reply.mappings(0).excluded_bytes(), 3 * kPageSize);
+  EXPECT_FALSE(reply.mappings(1).excluded());
+  EXPECT_EQ(reply.excluded_bytes(), 3 * kPageSize);
+  EXPECT_TRUE(absl::StrContains(FormatShow(reply),
+                                "not saved, marked MADV_DONTDUMP: 12.0 KiB in 0x10000-0x14000 (12.0 KiB)\n"))
+      << FormatShow(reply);
+}
+
 TEST(ShowImageTest, AHostileImageIsShownNotObeyed) {
   pb::Image image = SmallImage();
   pb::Process* process = image.mutable_processes(0);

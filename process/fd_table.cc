@@ -229,11 +229,15 @@ absl::string_view FdinfoField(absl::string_view text, absl::string_view name) {
   return absl::string_view();
 }
 
+absl::Status ReadWorkingDirectory(const ProcessHandle& process, FsContext* context) {
+  INCR_ASSIGN_OR_RETURN(context->cwd, ReadLink(process.ProcPath("cwd")));
+  return StatLink(process.ProcPath("cwd"), &context->cwd_stat);
+}
+
 absl::StatusOr<FsContext> ReadFsContext(const ProcessHandle& process) {
   FsContext context;
-  INCR_ASSIGN_OR_RETURN(context.cwd, ReadLink(process.ProcPath("cwd")));
+  INCR_RETURN_IF_ERROR(ReadWorkingDirectory(process, &context));
   INCR_ASSIGN_OR_RETURN(context.root, ReadLink(process.ProcPath("root")));
-  INCR_RETURN_IF_ERROR(StatLink(process.ProcPath("cwd"), &context.cwd_stat));
   INCR_RETURN_IF_ERROR(StatLink(process.ProcPath("root"), &context.root_stat));
   INCR_ASSIGN_OR_RETURN(std::string net, ReadLink(process.ProcPath("ns/net")));
   INCR_ASSIGN_OR_RETURN(std::string our_net, ReadLink("/proc/self/ns/net"));

@@ -62,6 +62,8 @@ struct FsContext {
   bool same_network = true;  // its network namespace is the caller's
 };
 absl::StatusOr<FsContext> ReadFsContext(const ProcessHandle& process);
+// Only its working directory anew.
+absl::Status ReadWorkingDirectory(const ProcessHandle& process, FsContext* context);
 
 }  // namespace incr
 

@@ -254,6 +254,7 @@ std::vector<Feature> ProbeFeatures() {
   return {
       ProbePtrace(),          ProbeProcessVmReadv(),   ProbePidfdGetfd(),
       ProbeUserfaultfd(),     ProbePagemapScan(),      ProbeUffdWpAsync(),
+      ProbeUffdWp(),
       ProbeThpDontneed(),     ProbeMremapClearsWp(),   ProbePagemapGuard(),
       ProbeWrittenReportsEmpty(), ProbePagemapFrames(),   ProbeSoftDirty(),        ProbeMapFiles(),
       ProbeSuspendSeccomp(),  ProbeRseqConfiguration(), ProbeKcmp(),

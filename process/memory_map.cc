@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -138,7 +140,27 @@ absl::string_view Unsupported(const MemoryMapping& mapping) {
   return "";
 }
 
+// Looks at the lines of `text` (of smaps) from offset `*line` on; true, and cut there, at a mapping that
+// begins at `address` or above.
+bool CutAt(uint64_t address, size_t* line, std::string* text) {
+  for (size_t end; (end = text->find('\n', *line)) != std::string::npos; *line = end + 1) {
+    const absl::string_view whole = absl::string_view(*text).substr(*line, end - *line);
+    if (!IsMappingLine(whole)) continue;
+    const absl::StatusOr<MemoryMapping> mapping = ParseLine(whole);
+    if (!mapping.ok() || mapping->start < address) continue;  // ParseSmaps will say what is wrong.
+    text->resize(*line);
+    return true;
+  }
+  return false;
+}
+
 }  // namespace
+
+bool MemoryMapping::SameButFlags(const MemoryMapping& other) const {
+  return start == other.start && end == other.end && prot == other.prot &&
+         shared == other.shared && offset == other.offset && dev_major == other.dev_major &&
+         dev_minor == other.dev_minor && inode == other.inode && name == other.name;
+}
 
 bool MemoryMapping::HasFlag(absl::string_view two_letters) const {
   if (!has_vm_flags) return false;
@@ -182,6 +204,26 @@ absl::StatusOr<MemoryMap> ReadMaps(const ProcessHandle& process) {
 absl::StatusOr<MemoryMap> ReadSmaps(const ProcessHandle& process) {
   const std::string path = process.ProcPath("smaps");
   INCR_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(path, 512u << 20));
+  absl::StatusOr<MemoryMap> map = ParseSmaps(text);
+  if (!map.ok()) return Annotate(map.status(), path);
+  return map;
+}
+
+absl::StatusOr<MemoryMap> ReadSmapsBelow(const ProcessHandle& process, uint64_t address) {
+  const std::string path = process.ProcPath("smaps");
+  INCR_ASSIGN_OR_RETURN(const ScopedFd fd, OpenFile(path, O_RDONLY));
+  std::string text;
+  size_t line = 0;  // offset of the first one not looked at
+  for (;;) {
+    // Less than a mapping's text: the kernel walks mappings until it has what was asked for.
+    char part[512];
+    const ssize_t n = ::read(fd.get(), part, sizeof part);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(absl::StrCat("read(", path, ")"));
+    if (n == 0) break;
+    text.append(part, n);
+    if (CutAt(address, &line, &text)) break;
+  }
   absl::StatusOr<MemoryMap> map = ParseSmaps(text);
   if (!map.ok()) return Annotate(map.status(), path);
   return map;

@@ -39,6 +39,7 @@ struct MemoryMapping {
   bool HasFlag(absl::string_view two_letters) const;
   bool is_file() const { return inode != 0; }
   bool operator==(const MemoryMapping&) const = default;
+  bool SameButFlags(const MemoryMapping& other) const;  // all but the VmFlags
 };
 
 using MemoryMap = std::vector<MemoryMapping>;  // by address
@@ -54,6 +55,8 @@ absl::StatusOr<MemoryMap> ParseSmaps(absl::string_view text);
 absl::StatusOr<MemoryMap> ReadMaps(const ProcessHandle& process);
 // /proc/<pid>/smaps: has VmFlags but walks every page table (about 10 ms per GiB).
 absl::StatusOr<MemoryMap> ReadSmaps(const ProcessHandle& process);
+// Only mappings that begin below `address`; those above are not walked.
+absl::StatusOr<MemoryMap> ReadSmapsBelow(const ProcessHandle& process, uint64_t address);
 
 MappingClass ClassifyMapping(const MemoryMapping& mapping);
 

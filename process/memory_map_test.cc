@@ -193,5 +193,32 @@ TEST(MemoryMapTest, OwnMapsAreReadAndTheSharedObjectBehindOneIsOpened) {
   munmap(shared, 2 * kPageSize);
 }
 
+TEST(MemoryMapTest, SmapsBelowAnAddressAreTheSameMappingsAndNoOthers) {
+  auto self = ProcessHandle::Open(getpid());
+  ASSERT_TRUE(self.ok()) << self.status();
+  // Longer than any one read, and marked: an address in the middle of it.
+  constexpr size_t kMappings = 200;
+  char* at = static_cast<char*>(
+      mmap(nullptr, 2 * kMappings * kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  for (size_t i = 0; i < kMappings; ++i) mprotect(at + 2 * i * kPageSize, kPageSize, PROT_READ);
+  madvise(at, kPageSize, MADV_DONTDUMP);
+  auto all = ReadSmaps(*self);
+  ASSERT_TRUE(all.ok()) << all.status();
+  for (uint64_t limit : {reinterpret_cast<uint64_t>(at) + kPageSize,
+                         reinterpret_cast<uint64_t>(at) + kMappings * kPageSize, uint64_t{1},
+                         UINT64_MAX}) {
+    auto below = ReadSmapsBelow(*self, limit);
+    ASSERT_TRUE(below.ok()) << below.status();
+    size_t expected = 0;
+    while (expected < all->size() && (*all)[expected].start < limit) ++expected;
+    ASSERT_EQ(below->size(), expected);
+    // (Not compared as a whole: what we allocate meanwhile may grow the heap.)
+    EXPECT_TRUE(expected == 0 || below->back().start == (*all)[expected - 1].start);
+  }
+  EXPECT_TRUE(At(*ReadSmapsBelow(*self, reinterpret_cast<uint64_t>(at) + 1),
+                 reinterpret_cast<uint64_t>(at)).HasFlag("dd"));
+  munmap(at, 2 * kMappings * kPageSize);
+}
+
 }  // namespace
 }  // namespace incr

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "absl/strings/str_format.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "process/kernel_abi.h"
@@ -16,6 +17,23 @@ namespace incr {
 namespace {
 
 constexpr size_t kRegions = 2048;  // 48 KiB; the kernel itself collects 512 at a time
+
+// The kernel walks with the target's mmap lock held and without a rest. So it is asked for parts that it
+// walks in some 30 us: whoever wants the lock, or this CPU, waits no longer. Holes take no time and
+// let the parts grow.
+class PartSize {
+ public:
+  uint64_t bytes() const { return bytes_; }
+  void Adapt(int64_t elapsed_us) {
+    if (elapsed_us < kShortUs && bytes_ < kMost) bytes_ *= 2;
+    if (elapsed_us > kLongUs && bytes_ > kLeast) bytes_ /= 2;
+  }
+
+ private:
+  static constexpr int64_t kShortUs = 15, kLongUs = 60;
+  static constexpr uint64_t kLeast = 8u << 20, kMost = 1ull << 62;
+  uint64_t bytes_ = 64u << 20;
+};
 
 }  // namespace
 
@@ -44,14 +62,17 @@ absl::Status PagemapScanner::Scan(PageRange range, const ScanQuery& query,
   arg.size = sizeof arg;
   arg.flags = query.write_protect ? PM_SCAN_WP_MATCHING : 0;
   arg.start = range.first * kPageSize;
-  arg.end = range.end() * kPageSize;
   arg.vec = reinterpret_cast<uintptr_t>(regions.get());
   arg.vec_len = kRegions;
   arg.category_inverted = query.inverted;
   arg.category_mask = query.all_of;
   arg.category_anyof_mask = query.any_of;
   arg.return_mask = query.report;
-  while (arg.start < arg.end) {
+  const uint64_t end = range.end() * kPageSize;
+  PartSize part;
+  while (arg.start < end) {
+    arg.end = end - arg.start > part.bytes() ? arg.start + part.bytes() : end;
+    const Stopwatch watch;
     const int count = ::ioctl(fd_.get(), PAGEMAP_SCAN, &arg);
     if (count < 0 && errno == EINTR) {
       // What was found, and perhaps protected, before the signal is in no result: with
@@ -73,6 +94,7 @@ absl::Status PagemapScanner::Scan(PageRange range, const ScanQuery& query,
           "ioctl(pagemap, PAGEMAP_SCAN): no progress at %x", arg.start));
     }
     arg.start = arg.walk_end;
+    part.Adapt(watch.elapsed_us());
   }
   return CheckAlive();
 }

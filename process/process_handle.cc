@@ -180,6 +180,7 @@ absl::StatusOr<ProcessFacts> ReadProcessFacts(const ProcessHandle& process) {
   facts.kernel_thread = (stat.number(9) & kPfKthread) != 0;
   facts.zombie = stat.state() == 'Z' || stat.state() == 'X';
   facts.start_time = stat.number(22);
+  facts.faults = stat.number(10);
   // start_code and end_code read 1 where the kernel hides them.
   facts.start_code = stat.number(26) == 1 ? 0 : stat.number(26);
   facts.end_code = stat.number(27) == 1 ? 0 : stat.number(27);

@@ -67,6 +67,7 @@ struct ProcessFacts {
   bool no_new_privs;
   uint32_t seccomp_mode;
   uint64_t start_time;
+  uint64_t faults;  // page faults of all its threads so far, dead ones included, no I/O needed
   // stat: addresses, 0 if hidden
   uint64_t start_code, end_code, start_stack, start_data, end_data, start_brk;
   uint64_t arg_start, arg_end, env_start, env_end;

@@ -64,6 +64,7 @@ absl::StatusOr<RemoteSyscalls> RemoteSyscalls::Begin(pid_t tid, RemoteAddr sysca
   if (ptrace(static_cast<__ptrace_request>(kGetUserDispatch), tid, sizeof dispatch, &dispatch) !=
       0) {
     dispatch = {};
+    calls.dispatch_unknown_ = true;
   } else if (dispatch.mode != 0) {
     UserDispatch off{};
     if (ptrace(static_cast<__ptrace_request>(kSetUserDispatch), tid, sizeof off, &off) != 0) {
@@ -79,6 +80,7 @@ RemoteSyscalls::RemoteSyscalls(RemoteSyscalls&& other) noexcept
       saved_(other.saved_),
       saved_mask_(other.saved_mask_),
       saved_dispatch_(other.saved_dispatch_),
+      dispatch_unknown_(other.dispatch_unknown_),
       where_(other.where_),
       code_(other.code_),
       code_size_(other.code_size_),
@@ -111,6 +113,11 @@ absl::Status RemoteSyscalls::RunToSyscallStop(pid_t* new_task) {
         if (IsPlainSyscallStop(tid_, stop)) return absl::OkStatus();
         // The one signal that gets past our mask and can be survived. The stop itself takes
         // effect at the thaw.
+        if (stop.signal == SIGSYS) {
+          return absl::FailedPreconditionError(absl::StrCat(
+              "thread ", tid_, " has its system calls turned into signals (syscall user dispatch, as "
+              "under Wine), which cannot be switched off from outside before Linux 6.4"));
+        }
         if (stop.signal != SIGSTOP) {
           return absl::InternalError(
               absl::StrCat("signal ", stop.signal, " hit thread ", tid_, " in a call of ours"));
@@ -217,7 +224,10 @@ absl::Status RemoteSyscalls::StartCode(RemoteAddr entry, size_t size) {
 absl::Status RemoteSyscalls::BlockSignals() {
   if (blocked_) return absl::OkStatus();
   blocked_ = true;
-  return SetSignalMask(tid_, ~uint64_t{0});
+  // A SIGSYS of user dispatch that finds itself blocked takes the program's handler away; one that
+  // stops the thread can be dropped.
+  constexpr uint64_t kSigsys = uint64_t{1} << (SIGSYS - 1);
+  return SetSignalMask(tid_, dispatch_unknown_ ? ~kSigsys : ~uint64_t{0});
 }
 
 absl::Status RemoteSyscalls::RequestPause() {

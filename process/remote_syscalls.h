@@ -125,6 +125,7 @@ class RemoteSyscalls {
   Registers saved_{};
   uint64_t saved_mask_ = 0;
   UserDispatch saved_dispatch_{};  // mode 0: not in use
+  bool dispatch_unknown_ = false;  // before 6.4 the kernel does not say
   Where where_ = Where::kAtRest;
   RemoteAddr code_;       // of StartCode
   size_t code_size_ = 0;

@@ -101,11 +101,12 @@ absl::Status ReadStateAnswers(const std::vector<ThreadBatch>& batches, const std
     }
   }
   INCR_CHECK(answers.size() >= StateAnswerBytes(batches.size()));
+  INCR_CHECK(state->threads.size() == batches.size());
   for (size_t i = 0; i < batches.size(); ++i) {
     ThreadAnswers answer;
     std::memcpy(&answer, answers.data() + ThreadOffset(i), sizeof answer);
-    ThreadState& thread = state->threads.emplace_back();
-    thread.tid = batches[i].tid;
+    ThreadState& thread = state->threads[i];
+    INCR_CHECK(thread.tid == batches[i].tid);
     thread.comm.assign(answer.comm, strnlen(answer.comm, sizeof answer.comm));
     thread.altstack_sp = answer.altstack.sp;
     thread.altstack_size = answer.altstack.size;

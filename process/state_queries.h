@@ -19,7 +19,8 @@ size_t StateAnswerBytes(size_t threads);
 // One batch per thread; the first one, the leader's, asks for the process's state as well.
 std::vector<ThreadBatch> PlanStateQueries(const std::vector<pid_t>& tids);
 
-// Fills in what the batches asked for. An error names the call that failed.
+// Fills in what the batches asked for: state->threads are those of the batches, in their order. An error
+// names the call that failed.
 absl::Status ReadStateAnswers(const std::vector<ThreadBatch>& batches, const std::string& answers,
                               FrozenState* state);
 

@@ -73,7 +73,6 @@ absl::Status CaptureThread(ThreadState* thread) {
   if (ptrace(PTRACE_GETSIGMASK, tid, sizeof thread->signal_mask, &thread->signal_mask) != 0) {
     return ThreadError("signal mask", tid);
   }
-  INCR_ASSIGN_OR_RETURN(thread->pending_signals, PendingSignals(tid, 0));
   if (syscall(SYS_get_robust_list, tid, &thread->robust_list, &thread->robust_list_size) != 0) {
     return ThreadError("robust list", tid);
   }
@@ -87,13 +86,18 @@ absl::Status CaptureThread(ThreadState* thread) {
 }
 
 // Closes the target's descriptor on every path.
-absl::StatusOr<ScopedFd> CreateAndTake(const ProcessHandle& process, RemoteSyscalls& calls) {
-  int64_t fd = -EPERM;
+absl::StatusOr<ScopedFd> CreateAndTake(const ProcessHandle& process, RemoteSyscalls& calls,
+                                       bool user_mode_will_do) {
+  constexpr uint64_t kFlags = O_CLOEXEC | O_NONBLOCK;
+  INCR_ASSIGN_OR_RETURN(int64_t fd, calls.Raw(SYS_userfaultfd, {kFlags}));
   // Unprivileged targets may only have one for faults from user mode.
-  for (const uint64_t flags : {uint64_t{O_CLOEXEC | O_NONBLOCK},
-                               uint64_t{O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY}}) {
-    INCR_ASSIGN_OR_RETURN(fd, calls.Raw(SYS_userfaultfd, {flags}));
-    if (fd != -EPERM) break;
+  if (fd == -EPERM && user_mode_will_do) {
+    INCR_ASSIGN_OR_RETURN(fd, calls.Raw(SYS_userfaultfd, {kFlags | UFFD_USER_MODE_ONLY}));
+  }
+  if (fd == -EPERM && !user_mode_will_do) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        "userfaultfd in ", calls.tid(), ": it may have none that serves the kernel's own writes, such as "
+        "read(2) into its memory (it has no CAP_SYS_PTRACE, and vm.unprivileged_userfaultfd is 0)"));
   }
   if (fd < 0) {
     return ErrnoStatus(static_cast<int>(-fd), absl::StrCat("userfaultfd in ", calls.tid()));
@@ -103,44 +107,58 @@ absl::StatusOr<ScopedFd> CreateAndTake(const ProcessHandle& process, RemoteSysca
   return ours;
 }
 
-absl::StatusOr<FrozenState> AskInside(FrozenProcess& frozen,
-                                      std::optional<RemoteAddr> syscall_hint, BatchMode mode) {
+absl::Status CapturePending(FrozenProcess& frozen, FrozenState* state) {
+  for (ThreadState& thread : state->threads) {
+    INCR_ASSIGN_OR_RETURN(thread.pending_signals, PendingSignals(thread.tid, 0));
+  }
+  INCR_ASSIGN_OR_RETURN(state->shared.pending_signals,
+                        PendingSignals(frozen.tids()[0], PTRACE_PEEKSIGINFO_SHARED));
+  return absl::OkStatus();
+}
+
+absl::Status AskInside(FrozenProcess& frozen, std::optional<RemoteAddr> syscall_hint,
+                       BatchMode mode, FrozenState* state) {
   std::vector<ThreadBatch> batches = PlanStateQueries(frozen.tids());
   INCR_ASSIGN_OR_RETURN(
       const std::string answers,
       RunRemoteBatches(frozen, syscall_hint, StateAnswerBytes(batches.size()), mode, &batches));
-  FrozenState state;
-  INCR_RETURN_IF_ERROR(ReadStateAnswers(batches, answers, &state));
-  return state;
+  INCR_RETURN_IF_ERROR(ReadStateAnswers(batches, answers, state));
+  return CapturePending(frozen, state);
 }
 
 }  // namespace
 
-absl::StatusOr<FrozenState> CaptureInjectedState(FrozenProcess& frozen,
-                                                 std::optional<RemoteAddr> syscall_hint) {
-  return AskInside(frozen, syscall_hint, BatchMode::kFastIfAllowed);
+absl::Status CaptureInjectedState(FrozenProcess& frozen, std::optional<RemoteAddr> syscall_hint,
+                                  FrozenState* state) {
+  return AskInside(frozen, syscall_hint, BatchMode::kFastIfAllowed, state);
 }
 
-absl::StatusOr<FrozenState> CaptureInjectedState(FrozenProcess& frozen, BatchMode mode) {
-  return AskInside(frozen, std::nullopt, mode);
+absl::Status CaptureInjectedState(FrozenProcess& frozen, BatchMode mode, FrozenState* state) {
+  return AskInside(frozen, std::nullopt, mode, state);
 }
 
-absl::Status CaptureRemainingState(FrozenProcess& frozen, FrozenState* state) {
-  for (ThreadState& thread : state->threads) INCR_RETURN_IF_ERROR(CaptureThread(&thread));
-  SharedState& shared = state->shared;
-  INCR_ASSIGN_OR_RETURN(shared.pending_signals,
-                        PendingSignals(frozen.tids()[0], PTRACE_PEEKSIGINFO_SHARED));
+absl::StatusOr<FrozenState> CaptureOuterState(FrozenProcess& frozen) {
+  FrozenState state;
+  for (const pid_t tid : frozen.tids()) {
+    state.threads.emplace_back().tid = tid;
+    INCR_RETURN_IF_ERROR(CaptureThread(&state.threads.back()));
+  }
+  SharedState& shared = state.shared;
   INCR_ASSIGN_OR_RETURN(const std::string timers,
                         ReadWholeFile(frozen.process().ProcPath("timers")));
   shared.has_posix_timers = !timers.empty();
-  return absl::OkStatus();
+  return state;
 }
 
 absl::StatusOr<ScopedFd> CreateRemoteUserfaultfd(FrozenProcess& frozen, uint64_t features) {
   INCR_ASSIGN_OR_RETURN(const RemoteAddr instruction, FindSyscallInstruction(frozen.process()));
   INCR_ASSIGN_OR_RETURN(RemoteSyscalls calls,
                         RemoteSyscalls::Begin(frozen.tids()[0], instruction));
-  INCR_ASSIGN_OR_RETURN(ScopedFd uffd, CreateAndTake(frozen.process(), calls));
+  // Where we serve faults, a read(2) into an armed page that finds nobody would fail with EFAULT.
+  // WP_ASYNC faults are the kernel's own.
+  const bool served = (features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) != 0 &&
+                      (features & UFFD_FEATURE_WP_ASYNC) == 0;
+  INCR_ASSIGN_OR_RETURN(ScopedFd uffd, CreateAndTake(frozen.process(), calls, !served));
   INCR_RETURN_IF_ERROR(calls.End());
   INCR_RETURN_IF_ERROR(AgreeOnFeatures(uffd.get(), features));
   return uffd;

@@ -63,20 +63,23 @@ struct FrozenState {
   SharedState shared;
 };
 
-// The part that needs remote calls, made first and quickly: after it the target has no
-// scratch mapping, and others may read its maps. `syscall_hint`: see ConfirmSyscallInstruction.
-absl::StatusOr<FrozenState> CaptureInjectedState(
-    FrozenProcess& frozen, std::optional<RemoteAddr> syscall_hint = std::nullopt);
+// What can be read from outside: registers, xstate, masks, robust list, rseq, scheduling.
+absl::StatusOr<FrozenState> CaptureOuterState(FrozenProcess& frozen);
+
+// Fills in the part that needs remote calls, and then the pending signals: a timer that expires in the
+// freeze is either still running when it is asked for, or its signal is there afterwards. While it runs, and no longer, the target has a mapping
+// more, which others that read its maps would see, and a thread that runs may have its rseq area
+// written by the kernel. `syscall_hint`: see ConfirmSyscallInstruction.
+absl::Status CaptureInjectedState(FrozenProcess& frozen, std::optional<RemoteAddr> syscall_hint,
+                                  FrozenState* state);
 // For tests: both modes must find the same.
 enum class BatchMode;
-absl::StatusOr<FrozenState> CaptureInjectedState(FrozenProcess& frozen, BatchMode mode);
-
-// Fills in the rest from outside (registers, xstate, masks, pending, robust list, rseq,
-// scheduling).
-absl::Status CaptureRemainingState(FrozenProcess& frozen, FrozenState* state);
+absl::Status CaptureInjectedState(FrozenProcess& frozen, BatchMode mode, FrozenState* state);
 
 // Makes the target create a userfaultfd, takes our own descriptor of it, closes the
-// target's. `features` are UFFD_FEATURE_*; UFFDIO_API has been called on the result.
+// target's. `features` are UFFD_FEATURE_*; UFFDIO_API has been called on the result. kPermissionDenied: asked
+// for write faults to be served by us (PAGEFAULT_FLAG_WP, not WP_ASYNC), but the target may have no
+// userfaultfd that hears of the kernel's writes on its behalf.
 absl::StatusOr<ScopedFd> CreateRemoteUserfaultfd(FrozenProcess& frozen, uint64_t features);
 
 }  // namespace incr

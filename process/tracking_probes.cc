@@ -1,6 +1,9 @@
 #include "process/tracking_probes.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -170,6 +173,82 @@ Feature ProbeUffdWpAsync() {
   return Works(feature, "writes to armed and to empty pages are reported once");
 }
 
+namespace {
+
+// A thread that writes to a page, and waits in that until it is served. No signal is handled there.
+class Writer {
+ public:
+  explicit Writer(volatile char* byte) {
+    sigset_t all, before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    started_ = ::pthread_create(&thread_, nullptr, &Write, const_cast<char*>(byte)) == 0;
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+  // Someone has served it, or closed the userfaultfd.
+  ~Writer() {
+    if (started_) ::pthread_join(thread_, nullptr);
+  }
+  bool started() const { return started_; }
+
+ private:
+  static void* Write(void* byte) {
+    *static_cast<volatile char*>(byte) = 2;
+    return nullptr;
+  }
+  pthread_t thread_{};
+  bool started_;
+};
+
+// "" when the write to the armed `page` was told of, and waited to be served.
+std::string ServeOneWrite(ScopedFd uffd, volatile char* byte, uint64_t page) {
+  const Writer writer(byte);  // Ends after `uffd` has: it never waits for ever.
+  const ScopedFd closed_first(std::move(uffd));
+  if (!writer.started()) return "no thread to try it with";
+  pollfd waiting{closed_first.get(), POLLIN, 0};
+  if (::poll(&waiting, 1, 2000) != 1) return "a write to an armed page was not told";
+  uint64_t told = 0;
+  auto count = ReadWriteFaults(closed_first.get(), &told, 1);
+  if (!count.ok()) return std::string(count.status().message());
+  if (*count != 1 || told != page) return "a write to an armed page was told of another one";
+  if (*byte != 1) return "a write to an armed page did not wait";
+  const absl::Status served = WriteProtect(closed_first.get(), {page, 1}, /*protect=*/false);
+  return std::string(served.message());
+}
+
+}  // namespace
+
+Feature ProbeUffdWp() {
+  Feature feature = Named("uffd_wp", "the tracker uffd-wp");
+  const ProbeMemory memory(3 * kPageSize);
+  const OwnPagemap pagemap;
+  if (!memory.ok() || !pagemap.ok()) return Fails(feature, "/proc/self/pagemap cannot be opened");
+  memory.start()[0] = 1;
+  memory.start()[kPageSize] = 1;
+  auto uffd = NewUserfaultfd(UFFD_FEATURE_PAGEFAULT_FLAG_WP);
+  if (!uffd.ok()) return Fails(feature, std::string(uffd.status().message()));
+  absl::Status armed = RegisterWriteProtect(uffd->get(), memory.pages());
+  const auto has_bit = [&](size_t n) {
+    const auto entry = pagemap.Entry(memory.start() + n * kPageSize);
+    return entry.ok() && (*entry & kPagemapUffdWp) != 0;
+  };
+  const bool said_too_much = has_bit(0) || has_bit(1);
+  if (armed.ok()) armed = WriteProtect(uffd->get(), memory.pages(), /*protect=*/true);
+  if (!armed.ok()) return Fails(feature, std::string(armed.message()));
+  if (said_too_much || !has_bit(0) || !has_bit(1)) {
+    return Fails(feature, "pagemap does not show which pages are armed (needs Linux 5.13)");
+  }
+  auto ours = IsRegistered(uffd->get(), memory.pages().first);
+  if (!ours.ok() || !*ours) return Fails(feature, "a registered mapping cannot be told from others");
+  const uint64_t page = memory.pages().first + 1;
+  std::string bad = ServeOneWrite(*std::move(uffd), memory.start() + kPageSize, page);
+  if (!bad.empty()) return Fails(feature, bad);
+  if (has_bit(1)) return Fails(feature, "a page that was written shows as armed");
+  return Works(feature, "writes to armed pages wait for us and show");
+}
+
 Feature ProbeThpDontneed() {
   Feature feature = Named("thp_dontneed_reported",
                           "seeing that a whole huge page was dropped (broken in 6.7 to mid-2026)");
@@ -290,8 +369,8 @@ Feature ProbePagemapFrames() {
 }
 
 Feature ProbeSoftDirty() {
-  Feature feature = Named("soft_dirty", "a tracker for older kernels (not built yet)");
-  const ProbeMemory memory(2 * kPageSize);
+  Feature feature = Named("soft_dirty", "the tracker soft-dirty");
+  const ProbeMemory memory(3 * kPageSize);
   if (!memory.ok()) return Fails(feature, "no memory to try it on");
   const pid_t child = ::fork();
   if (child < 0) return Fails(feature, absl::StrCat("fork: ", std::strerror(errno)));
@@ -300,12 +379,20 @@ Feature ProbeSoftDirty() {
     const int pagemap = ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     memory.start()[0] = 1;
     memory.start()[kPageSize] = 1;
+    memory.start()[2 * kPageSize] = 1;
     if (clear < 0 || pagemap < 0 || ::write(clear, "4", 1) != 1) ::_exit(1);
     memory.start()[0] = 2;
-    uint64_t entries[2] = {};
+    // Linux 5.19 makes a page writable again on the way back, and then misses the write.
+    if (::mprotect(memory.address(), 3 * kPageSize, PROT_READ) != 0 ||
+        ::mprotect(memory.address(), 3 * kPageSize, PROT_READ | PROT_WRITE) != 0) {
+      ::_exit(1);
+    }
+    memory.start()[2 * kPageSize] = 2;
+    uint64_t entries[3] = {};
     const off_t offset = static_cast<off_t>(memory.pages().first * sizeof entries[0]);
     if (::pread(pagemap, entries, sizeof entries, offset) != sizeof entries) ::_exit(1);
     if ((entries[0] & kPagemapSoftDirty) == 0) ::_exit(2);
+    if ((entries[2] & kPagemapSoftDirty) == 0) ::_exit(4);
     ::_exit((entries[1] & kPagemapSoftDirty) == 0 ? 0 : 3);
   }
   int status = 0;
@@ -320,6 +407,8 @@ Feature ProbeSoftDirty() {
       return Fails(feature, "clear_refs succeeds, but a write then sets no bit: compiled out");
     case 3:
       return Fails(feature, "clear_refs leaves old bits set");
+    case 4:
+      return Fails(feature, "a write after mprotect there and back sets no bit");
     default:
       return Fails(feature, "clear_refs or pagemap cannot be used");
   }

@@ -11,6 +11,7 @@ namespace incr {
 Feature ProbeUserfaultfd();      // "uffd"
 Feature ProbePagemapScan();      // "pagemap_scan"
 Feature ProbeUffdWpAsync();      // "uffd_wp_async": registration, arming, a write seen, with PAGEMAP_SCAN
+Feature ProbeUffdWp();           // "uffd_wp": the same, with a thread that serves the write, and pagemap bit 57
 Feature ProbeThpDontneed();      // "thp_dontneed_reported"
 Feature ProbeMremapClearsWp();   // "mremap_clears_wp": moved pages do not keep the protection bit
 Feature ProbePagemapGuard();     // "pagemap_guard": PAGE_IS_GUARD

@@ -5,6 +5,7 @@
 #ifndef INCR_CKPT_PROCESS_USERFAULTFD_H_
 #define INCR_CKPT_PROCESS_USERFAULTFD_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "absl/status/status.h"
@@ -32,8 +33,24 @@ absl::Status AgreeOnFeatures(int uffd, uint64_t features);
 // (EBUSY) where another userfaultfd owns a mapping.
 absl::Status RegisterWriteProtect(int uffd, PageRange range);
 
-// UFFDIO_WRITEPROTECT: arms (or disarms) all of `range`, holes included.
+// UFFDIO_WRITEPROTECT: arms all of `range`, or disarms it and wakes who waits for that. Holes of
+// anonymous memory are armed with UFFD_FEATURE_WP_UNPOPULATED only. kNotFound: there is a mapping in it
+// that is not registered for this (in parts it may be done then), or the memory is gone. It does not ask
+// by whose userfaultfd. Before 6.4 `range` must lie in one mapping.
 absl::Status WriteProtect(int uffd, PageRange range, bool protect);
+
+// --- Faults that are served by us (no UFFD_FEATURE_WP_ASYNC) ---
+
+// Pages whose writers wait, up to `capacity`, one for each writer; 0: nobody waits. Never blocks if the
+// userfaultfd is O_NONBLOCK, as ours are (poll() needs that too).
+absl::StatusOr<size_t> ReadWriteFaults(int uffd, uint64_t* pages, size_t capacity);
+
+// UFFDIO_WAKE: who waits for a page of `range` tries again.
+absl::Status WakeWriters(int uffd, PageRange range);
+
+// Is the mapping registered that `page` lies in, with whomever? The page must have content: the
+// question is a UFFDIO_ZEROPAGE, which leaves what is there alone. False where nothing is mapped.
+absl::StatusOr<bool> IsRegistered(int uffd, uint64_t page);
 
 }  // namespace incr
 

@@ -59,6 +59,15 @@ absl::Status CheckKernelMapping(const pb::Mapping& m) {
   return absl::OkStatus();
 }
 
+absl::Status CheckFileSpace(const pb::Mapping& m) {
+  if (m.file_space() == 0) return absl::OkStatus();
+  if (m.kind() == pb::Mapping::PRIVATE_FILE && m.file_space() >= kFirstFileSpace &&
+      m.file_space() < kEndFileSpace) {
+    return absl::OkStatus();
+  }
+  return Bad("mapping ", Range(m.start(), m.end()), " has file pages in space ", m.file_space());
+}
+
 absl::Status CheckMappingBacking(const pb::Mapping& m, const std::set<uint32_t>& objects) {
   const std::string range = Range(m.start(), m.end());
   switch (m.kind()) {
@@ -111,6 +120,7 @@ absl::Status CheckMappings(const pb::Process& process, const std::set<uint32_t>&
     }
     if (m.kind() == pb::Mapping::VDSO && ++vdsos > 1) return Bad("two vdso mappings");
     INCR_RETURN_IF_ERROR(CheckMappingBacking(m, objects));
+    INCR_RETURN_IF_ERROR(CheckFileSpace(m));
     previous_end = m.end();
   }
   return absl::OkStatus();
@@ -263,6 +273,7 @@ absl::Status CheckDescriptors(const pb::Process& process, const std::set<uint32_
 absl::Status CheckProcess(const pb::Process& process, const std::set<uint32_t>& objects,
                           const std::set<uint32_t>& open_files, std::set<uint32_t>* tids) {
   if (process.pid() == 0 || process.pid() >= kMaxTid) return Bad("pid ", process.pid());
+  if (process.space() >= kFirstFileSpace) return Bad("process in space ", process.space());
   INCR_RETURN_IF_ERROR(CheckPath(process.exe().path(), "the program"));
   if (!process.cwd().empty()) {
     INCR_RETURN_IF_ERROR(CheckPath(process.cwd(), "the working directory"));

@@ -23,6 +23,9 @@ inline constexpr uint32_t kImageVersion = 1;
 inline constexpr size_t kMaxImageBytes = 256u << 20;  // a full pipe or socket is at most a few MiB
 inline constexpr uint64_t kTaskSize = 0x7ffffffff000;  // x86-64, 4-level page tables
 inline constexpr uint64_t kVsyscallStart = 0xffffffffff600000;
+// Mapping.file_space; below are the spaces of processes.
+inline constexpr uint32_t kFirstFileSpace = 1u << 24;
+inline constexpr uint32_t kEndFileSpace = 1u << 30;
 inline constexpr uint64_t kVsyscallEnd = 0xffffffffff601000;
 
 // Errors: kInvalidArgument that names the offending object; kFailedPrecondition for a

@@ -21,6 +21,7 @@
 #include "restore/load_pages.h"
 #include "restore/open_files.h"
 #include "restore/plan.h"
+#include "restore/saved_files.h"
 #include "restore/socket_files.h"
 #include "restore/sources.h"
 #include "restore/workbench.h"
@@ -84,8 +85,9 @@ class RestoredProcessImpl : public RestoredProcess {
 // One restore, step by step. Members in the order in which they come to be.
 class Restore {
  public:
-  Restore(const StoreReader& store, pb::Image image, RestorePlan plan)
+  Restore(const StoreReader& store, pb::Image image, RestorePlan plan, bool exe_may_differ)
       : store_(store),
+        exe_may_differ_(exe_may_differ),
         image_(std::move(image)),
         process_(image_.processes(0)),
         plan_(std::move(plan)) {}
@@ -103,6 +105,7 @@ class Restore {
   std::vector<int> InheritedDescriptors() const;
 
   const StoreReader& store_;
+  const bool exe_may_differ_;
   pb::Image image_;
   const pb::Process& process_;
   const RestorePlan plan_;
@@ -117,7 +120,13 @@ absl::Status Restore::Prepare() {
   INCR_RETURN_IF_ERROR(CheckUser(process_));
   INCR_RETURN_IF_ERROR(CheckIdsFree(process_));
   INCR_ASSIGN_OR_RETURN(const int first_free, ReserveDescriptors(image_, process_));
-  INCR_ASSIGN_OR_RETURN(sources_, OpenPlanSources(plan_, process_.exe(), first_free));
+  INCR_ASSIGN_OR_RETURN(sources_,
+                        OpenPlanSources(plan_, process_.exe(), exe_may_differ_, first_free));
+  if (!sources_.exe_is_other.empty()) {
+    image_.add_warnings(absl::StrCat(
+        sources_.exe_is_other, "; /proc/", process_.pid(), "/exe of the restored process is ",
+        sources_.exe.ok() ? "what is there now" : "incr-ckpt's own program file"));
+  }
   INCR_ASSIGN_OR_RETURN(PreparedFiles files, PrepareFiles(image_, process_));
   files_.emplace(std::move(files));
   if (plan_.pages_without_mapping > 0) {
@@ -139,7 +148,8 @@ void Restore::LeaveOutParentDeathSignals() {
 }
 
 std::vector<int> Restore::InheritedDescriptors() const {
-  std::vector<int> keep{sources_.exe.get()};
+  std::vector<int> keep;
+  if (sources_.exe.ok()) keep.push_back(sources_.exe.get());
   for (const ScopedFd& fd : sources_.fds) keep.push_back(fd.get());
   return keep;
 }
@@ -240,9 +250,14 @@ absl::StatusOr<std::unique_ptr<RestoredProcess>> RestoreEpoch(const StoreReader&
         absl::StrCat(name, ": it holds ", image->processes_size(), " processes"));
   }
   INCR_ASSIGN_OR_RETURN(PageTable table, store.LoadPageTable(job, epoch));
+  const auto changed = FindChangedFiles(image->processes(0));
+  const absl::Status rebuilt =
+      RebuildFromSavedPages(changed, &*image, image->mutable_processes(0), &table);
+  if (!rebuilt.ok()) return Annotate(rebuilt, name);
+  const bool exe_may_differ = !ProgramIsMapped(image->processes(0));
   auto plan = PlanRestore(*image, image->processes(0), table);
   if (!plan.ok()) return Annotate(plan.status(), name);
-  auto restored = Restore(store, *std::move(image), *std::move(plan)).Run(options);
+  auto restored = Restore(store, *std::move(image), *std::move(plan), exe_may_differ).Run(options);
   if (!restored.ok()) return Annotate(restored.status(), name);
   return restored;
 }

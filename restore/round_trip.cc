@@ -120,8 +120,8 @@ absl::StatusOr<uint64_t> RoundTrip::CheckpointOnce(
   INCR_ASSIGN_OR_RETURN(ProcessHandle target, ProcessHandle::Open(pid_));
   INCR_ASSIGN_OR_RETURN(FrozenProcess frozen, FrozenProcess::Freeze(target));
   while_frozen();
-  INCR_ASSIGN_OR_RETURN(FrozenState state, CaptureInjectedState(frozen));
-  INCR_RETURN_IF_ERROR(CaptureRemainingState(frozen, &state));
+  INCR_ASSIGN_OR_RETURN(FrozenState state, CaptureOuterState(frozen));
+  INCR_RETURN_IF_ERROR(CaptureInjectedState(frozen, std::nullopt, &state));
   MemoryStore::Epoch epoch;
   pb::Image image;
   pb::Process* process = image.add_processes();

@@ -23,8 +23,10 @@ absl::StatusOr<ScopedFd> MoveAbove(ScopedFd fd, int first_fd, const std::string&
   return moved;
 }
 
-absl::StatusOr<ScopedFd> OpenSaved(const pb::FileIdentity& identity, bool writable,
-                                   bool must_be_same) {
+}  // namespace
+
+absl::StatusOr<ScopedFd> OpenSavedFile(const pb::FileIdentity& identity, bool writable,
+                                       bool must_be_same) {
   // O_NONBLOCK: a hostile path may name a FIFO.
   auto fd = OpenFile(identity.path(), (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY);
   if (!fd.ok()) {
@@ -42,6 +44,19 @@ absl::StatusOr<ScopedFd> OpenSaved(const pb::FileIdentity& identity, bool writab
   const bool same_content = must_be_same && S_ISREG(found.stx_mode);
   INCR_RETURN_IF_ERROR(CheckFileIdentity(identity, found, same_content, min_size));
   return fd;
+}
+
+namespace {
+
+// /proc/<pid>/exe must be a regular file that may be executed.
+ScopedFd OpenProgram(const std::string& path) {
+  absl::StatusOr<ScopedFd> fd = OpenFile(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+  struct stat found;
+  if (!fd.ok() || ::fstat(fd->get(), &found) != 0 || !S_ISREG(found.st_mode) ||
+      (found.st_mode & 0111) == 0) {
+    return ScopedFd();
+  }
+  return *std::move(fd);
 }
 
 // Shared anonymous memory has no name to open: it is mapped here, opened through the
@@ -62,19 +77,25 @@ absl::StatusOr<ScopedFd> NewSharedAnonymous(uint64_t size) {
 }  // namespace
 
 absl::StatusOr<OpenSources> OpenPlanSources(const RestorePlan& plan, const pb::FileIdentity& exe,
-                                            int first_fd) {
+                                            bool exe_may_differ, int first_fd) {
   OpenSources result;
   for (const PlannedSource& source : plan.sources) {
     const bool is_file = source.kind == PlannedSource::kFile;
     INCR_ASSIGN_OR_RETURN(ScopedFd fd,
-                          is_file ? OpenSaved(source.file, source.writable, source.must_be_same)
+                          is_file ? OpenSavedFile(source.file, source.writable, source.must_be_same)
                                   : NewSharedAnonymous((source.size + 4095) & ~uint64_t{4095}));
     INCR_ASSIGN_OR_RETURN(
         fd, MoveAbove(std::move(fd), first_fd, is_file ? source.file.path() : "shared memory"));
     result.fds.push_back(std::move(fd));
   }
-  INCR_ASSIGN_OR_RETURN(ScopedFd fd, OpenSaved(exe, /*writable=*/false, /*must_be_same=*/true));
-  INCR_ASSIGN_OR_RETURN(result.exe, MoveAbove(std::move(fd), first_fd, exe.path()));
+  absl::StatusOr<ScopedFd> fd = OpenSavedFile(exe, /*writable=*/false, /*must_be_same=*/true);
+  if (!fd.ok()) {
+    if (!exe_may_differ) return fd.status();
+    result.exe_is_other = std::string(fd.status().message());
+    fd = OpenProgram(exe.path());
+    if (!fd->ok()) return result;
+  }
+  INCR_ASSIGN_OR_RETURN(result.exe, MoveAbove(*std::move(fd), first_fd, exe.path()));
   return result;
 }
 

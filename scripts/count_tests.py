@@ -5,7 +5,8 @@ Usage: count_tests.py TESTLOGS LABEL...
 
 A gtest target counts by its cases (from test.xml); a target without cases counts as one. A
 target that died, timed out or was not built counts as one failure more, so that a crash in the
-middle of a suite cannot pass for success. Exit status 1 if anything failed or nothing ran.
+middle of a suite cannot pass for success. A line of stdin that names a target counts it as
+failed, any other line is repeated right before the last one. Exit status 1 if anything failed or nothing ran.
 """
 import re
 import sys
@@ -36,7 +37,8 @@ def count_target(folder):
 
 def main():
     testlogs, labels = Path(sys.argv[1]), sys.argv[2:]
-    failed_labels = {line.strip() for line in sys.stdin if line.startswith("//")}
+    lines = [line.strip() for line in sys.stdin]
+    failed_labels = {line for line in lines if line.startswith("//")}
     totals = [0, 0, 0]
     for label in labels:
         folder = testlogs / re.sub(r":", "/", label.removeprefix("//"))
@@ -44,6 +46,9 @@ def main():
         if label in failed_labels and counts[1] == 0:
             counts[1] = 1
         totals = [a + b for a, b in zip(totals, counts)]
+    for line in lines:
+        if line and line not in failed_labels:
+            print(line)
     print(f"{totals[0]} passed, {totals[1]} failed, {totals[2]} skipped")
     return 1 if totals[1] or not totals[0] else 0
 

@@ -14,6 +14,8 @@
 namespace incr {
 namespace {
 
+constexpr uint32_t kDeepestChain = 16;  // times full_table_every: each delta is a look-up when read
+
 absl::Status CheckRange(uint32_t space, PageRange range) {
   if (range.first <= kMaxPageNumber && range.count <= kMaxPageNumber - range.first) {
     return absl::OkStatus();
@@ -141,9 +143,15 @@ absl::Status EpochWriterImpl::FinishPages() {
 
 bool EpochWriterImpl::WantsFullTable(uint64_t delta_bytes, uint64_t table_pages) const {
   if (parent_.epoch == 0) return true;
-  if (parent_envelope_.depth + 1 >= store_->options_.full_table_every) return true;
-  // Reading a chain of deltas that are together several tables long helps nobody.
-  return parent_envelope_.chain_bytes + delta_bytes > 4 * (table_pages * 17 + 4096);
+  const uint32_t depth = parent_envelope_.depth + 1;
+  const uint64_t chain_bytes = parent_envelope_.chain_bytes + delta_bytes;
+  const uint64_t table_bytes = table_pages * 17 + 4096;
+  // Reading a chain of deltas that are together several tables long helps nobody; and a table of
+  // megabytes after every few deltas of a hundred bytes is most of what a fast job writes.
+  if (chain_bytes > 4 * table_bytes) return true;
+  if (depth >= kDeepestChain * store_->options_.full_table_every) return true;
+  if (depth >= store_->options_.full_table_every) return chain_bytes > table_bytes / 4;
+  return false;
 }
 
 EpochEnvelope EpochWriterImpl::MakeEnvelope(pb::EpochRecord record,

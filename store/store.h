@@ -33,7 +33,7 @@ struct StoreOptions {
   bool paranoid = false;           // compare bytes on every deduplication hit
   size_t buffer_bytes = 64u << 20;  // pages accepted but not yet written: the back-pressure bound
   int workers = 0;                  // compressing threads; 0: one per core
-  uint32_t full_table_every = 64;   // deltas in a chain before a full table is written
+  uint32_t full_table_every = 64;   // deltas in a chain before a full table is written; more if they are tiny
   uint64_t pack_bytes = 256u << 20;  // a pack this long gets no further segment
   size_t max_known_pages = 16u << 20;  // ids in memory, about 36 bytes each; more: in the database
 };

@@ -45,6 +45,7 @@ class CompareTracker final : public WriteTracker {
     return ledger_.TakeFrozen(comparer_.changed(), comparer_.content(), comparer_.content());
   }
 
+  void Exclude(PageSet pages) override { ledger_.Exclude(std::move(pages)); }
   void PutBack(const PageSet& pages) override { ledger_.PutBack(pages); }
   void set_heartbeat(std::function<void()> heartbeat) override {
     comparer_.set_heartbeat(std::move(heartbeat));

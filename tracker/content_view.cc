@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/status.h"
+#include "process/kernel_abi.h"
 
 namespace incr {
 namespace {
@@ -67,6 +68,12 @@ std::vector<PageRange> PrivateSpans(const MemoryMap& map) {
   return spans;
 }
 
+PageSet MappedPages(const MemoryMap& map) {
+  PageSet pages;
+  for (const MemoryMapping& mapping : map) pages.Add(mapping.pages());
+  return pages;
+}
+
 PageSet PrivateFilePages(const MemoryMap& map) {
   PageSet pages;
   for (const MemoryMapping& mapping : map) {
@@ -75,8 +82,9 @@ PageSet PrivateFilePages(const MemoryMap& map) {
   return pages;
 }
 
-absl::Status RemoveMarkers(const PagemapScanner& scanner, PageSet* pages) {
-  PageSet markers;
+absl::StatusOr<PageSet> RemoveMarkers(const PagemapScanner& scanner, PageSet* pages,
+                                      PageSet* removed) {
+  PageSet markers, unclear;
   std::vector<uint64_t> entries;
   for (PageRange run : pages->runs()) {
     while (run.count > 0) {
@@ -84,13 +92,19 @@ absl::Status RemoveMarkers(const PagemapScanner& scanner, PageSet* pages) {
       entries.resize(part.count);
       INCR_RETURN_IF_ERROR(scanner.ReadEntries(part, entries.data()));
       for (uint64_t i = 0; i < part.count; ++i) {
-        if (IsMarker(entries[i])) markers.Add({part.first + i, 1});
+        if (IsMarker(entries[i])) {
+          markers.Add({part.first + i, 1});
+        } else if ((entries[i] & (kPagemapPresent | kPagemapSwapped)) == 0) {
+          unclear.Add({part.first + i, 1});
+        }
       }
       run = {part.end(), run.count - part.count};
     }
   }
   pages->Remove(markers);
-  return absl::OkStatus();
+  pages->Remove(unclear);
+  removed->Add(markers);
+  return unclear;
 }
 
 }  // namespace incr

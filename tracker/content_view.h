@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "base/page_range.h"
 #include "process/memory_map.h"
 #include "process/pagemap_scan.h"
@@ -28,11 +29,17 @@ struct ScanSpan {
 // Mappings with a page in `except` are left out, and cut spans.
 std::vector<ScanSpan> ScanSpans(const MemoryMap& map, const PageSet& except = PageSet());
 
+// All mappings. Pure.
+PageSet MappedPages(const MemoryMap& map);
+
 // The private file mappings themselves. Pure.
 PageSet PrivateFilePages(const MemoryMap& map);
 
-// Takes out of `pages` those whose pagemap entry is a marker: an entry without content.
-absl::Status RemoveMarkers(const PagemapScanner& scanner, PageSet* pages);
+// Takes out of `pages`, which PAGEMAP_SCAN calls swapped, those whose pagemap entry is a marker: an
+// entry without content; adds them to `removed`. Returns, and takes out too, those of which the entry does not tell: of
+// hugetlbfs it shows neither markers nor pages under migration. Reading such a page settles it.
+absl::StatusOr<PageSet> RemoveMarkers(const PagemapScanner& scanner, PageSet* pages,
+                                      PageSet* removed);
 
 }  // namespace incr
 

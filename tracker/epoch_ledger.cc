@@ -20,6 +20,11 @@ PageSet EpochLedger::TakeRunning(PageSet written) {
 
 TakenPages EpochLedger::TakeFrozen(PageSet written, PageSet content, const PageSet& compared) {
   TakenPages taken;
+  const PageSet excluded = std::exchange(excluded_, PageSet());
+  if (!excluded.empty()) {
+    taken.excluded = content.Intersect(excluded);
+    content.Remove(excluded);
+  }
   taken.pages_scanned = content.page_count();
 
   PageSet accounted = known_;
@@ -29,10 +34,14 @@ TakenPages EpochLedger::TakeFrozen(PageSet written, PageSet content, const PageS
   written.Add(unaccounted);
   if (!again_.empty()) written.Add(again_.Intersect(content));
   if (!handed_.empty()) written.Add(handed_.Intersect(compared));
+  if (!excluded.empty()) written.Remove(excluded);
   again_.Clear();
   taken.gone = std::move(accounted);
   taken.gone.Remove(content);
   handed_.Add(written);
+  // Whether one of these was written has been read, destructively, and what was owed of them is forgotten
+  // above: if this epoch fails they are in doubt like those that were copied.
+  handed_.Add(taken.excluded);
   taken.written = std::move(written);
 
   content_ = std::move(content);

@@ -13,6 +13,8 @@
 #ifndef INCR_CKPT_TRACKER_EPOCH_LEDGER_H_
 #define INCR_CKPT_TRACKER_EPOCH_LEDGER_H_
 
+#include <utility>
+
 #include "base/page_range.h"
 #include "tracker/write_tracker.h"
 
@@ -32,6 +34,10 @@ class EpochLedger {
   // mapping had at its address: it is handed out again. pages_scanned is content's size.
   TakenPages TakeFrozen(PageSet written, PageSet content, const PageSet& compared = {});
 
+  // The next TakeFrozen treats these as without content: known or handed out, they are gone; afterwards
+  // they are not known, so that all their content is written once they are excluded no more.
+  void Exclude(PageSet pages) { excluded_ = std::move(pages); }
+
   void PutBack(const PageSet& pages) { again_.Add(pages); }
   void EpochDurable();  // TakeFrozen came before.
   void EpochFailed();
@@ -40,6 +46,7 @@ class EpochLedger {
   PageSet known_;
   PageSet handed_;
   PageSet again_;
+  PageSet excluded_;
   PageSet content_;  // at the last TakeFrozen
   bool frozen_taken_ = false;
 };

@@ -100,5 +100,38 @@ TEST(EpochLedgerTest, OwedPagesThatHaveVanishedAreNotWritten) {
   EXPECT_EQ(taken.gone, Set({1}));
 }
 
+TEST(EpochLedgerTest, ExcludedPagesAreGoneAndComeBackWhole) {
+  EpochLedger ledger;
+  ledger.Reset(Set({1, 2, 3}));
+  ledger.TakeRunning(Set({3, 4}));
+  ledger.Exclude(Set({2, 3, 4, 5}));
+  TakenPages taken = ledger.TakeFrozen(Set({1, 2}), Set({1, 2, 3, 4}), Set({3}));
+  EXPECT_EQ(taken.written, Set({1}));
+  EXPECT_EQ(taken.gone, Set({2, 3, 4}));
+  EXPECT_EQ(taken.excluded, Set({2, 3, 4}));
+  EXPECT_EQ(taken.pages_scanned, 1u);
+  ledger.EpochDurable();
+  // Nothing was written since, and still all of it comes.
+  taken = ledger.TakeFrozen({}, Set({1, 2, 3, 4}), {});
+  EXPECT_EQ(taken.written, Set({2, 3, 4}));
+  EXPECT_TRUE(taken.gone.empty());
+  EXPECT_TRUE(taken.excluded.empty());
+}
+
+// The table has another content of 2, and that it was written is not said twice. Found by session_test.
+TEST(EpochLedgerTest, WhatAFailedEpochExcludedIsOwed) {
+  EpochLedger ledger;
+  ledger.Reset(Set({1, 2}));
+  ledger.Exclude(Set({2}));
+  EXPECT_EQ(ledger.TakeFrozen(Set({2}), Set({1, 2}), {}).gone, Set({2}));
+  ledger.EpochFailed();
+  ledger.Exclude(Set({2}));
+  EXPECT_EQ(ledger.TakeFrozen({}, Set({1, 2}), {}).gone, Set({2}));
+  ledger.EpochFailed();
+  const TakenPages taken = ledger.TakeFrozen({}, Set({1, 2}), {});
+  EXPECT_TRUE(taken.gone.empty());
+  EXPECT_EQ(taken.written, Set({2}));
+}
+
 }  // namespace
 }  // namespace incr

@@ -20,21 +20,4 @@ PageHash RandomPageHasher::Hash(const uint8_t* page) const {
   return {hash.low64, hash.high64};
 }
 
-void PageHashes::Append(uint64_t page, const PageHash& hash) {
-  INCR_CHECK(runs_.empty() || page >= runs_.back().end());
-  if (!runs_.empty() && runs_.back().end() == page) {
-    ++runs_.back().count;
-  } else {
-    runs_.push_back({page, 1});
-  }
-  hashes_.push_back(hash);
-}
-
-const PageHash* PageHashes::Cursor::Find(uint64_t page) {
-  const std::vector<PageRange>& runs = hashes_->runs_;
-  while (run_ < runs.size() && runs[run_].end() <= page) run_start_ += runs[run_++].count;
-  if (run_ == runs.size() || runs[run_].first > page) return nullptr;
-  return &hashes_->hashes_[run_start_ + (page - runs[run_].first)];
-}
-
 }  // namespace incr

@@ -6,12 +6,10 @@
 #ifndef INCR_CKPT_TRACKER_PAGE_HASHES_H_
 #define INCR_CKPT_TRACKER_PAGE_HASHES_H_
 
-#include <cstddef>
 #include <cstdint>
 #include <string>
-#include <vector>
 
-#include "base/page_range.h"
+#include "tracker/page_values.h"
 
 namespace incr {
 
@@ -29,28 +27,7 @@ class RandomPageHasher {
   std::string secret_;
 };
 
-// Pages with their hashes, filled and searched in ascending order of page number only.
-class PageHashes {
- public:
-  void Append(uint64_t page, const PageHash& hash);  // greater than all before
-  size_t page_count() const { return hashes_.size(); }
-
-  class Cursor {
-   public:
-    explicit Cursor(const PageHashes& hashes) : hashes_(&hashes) {}
-    // Null if the page is not there. `page` is greater than at the last call.
-    const PageHash* Find(uint64_t page);
-
-   private:
-    const PageHashes* hashes_;
-    size_t run_ = 0;
-    size_t run_start_ = 0;  // index of the run's first hash
-  };
-
- private:
-  std::vector<PageRange> runs_;
-  std::vector<PageHash> hashes_;
-};
+using PageHashes = PageValues<PageHash>;
 
 }  // namespace incr
 

@@ -30,6 +30,11 @@ absl::StatusOr<std::vector<PageRange>> PopulatedParts(const PagemapScanner& scan
 
 }  // namespace
 
+uint64_t PageIdentity(uint64_t entry) {
+  if ((entry & kPagemapFrame) == 0) return kUnknownPage;
+  return entry & (kPagemapPresent | kPagemapSwapped | kPagemapFrame);
+}
+
 absl::Status VisitPrivateContent(const PagemapScanner& scanner, PageRange range,
                                  absl::FunctionRef<void(uint64_t page, uint64_t entry)> visit) {
   INCR_ASSIGN_OR_RETURN(const std::vector<PageRange> parts, PopulatedParts(scanner, range));

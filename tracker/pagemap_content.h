@@ -8,6 +8,8 @@
 #ifndef INCR_CKPT_TRACKER_PAGEMAP_CONTENT_H_
 #define INCR_CKPT_TRACKER_PAGEMAP_CONTENT_H_
 
+#include <cstdint>
+
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "base/page_range.h"
@@ -19,6 +21,11 @@ namespace incr {
 // empty, nor a marker or guard, nor a page of the file behind the mapping. The zero page counts.
 absl::Status VisitPrivateContent(const PagemapScanner& scanner, PageRange range,
                                  absl::FunctionRef<void(uint64_t page, uint64_t entry)> visit);
+
+// Which page an entry shows: the frame or swap slot behind it. The same before and after: the same page has
+// stayed. kUnknownPage where frames are hidden (no CAP_SYS_ADMIN). Pure.
+inline constexpr uint64_t kUnknownPage = 0;
+uint64_t PageIdentity(uint64_t entry);
 
 }  // namespace incr
 

@@ -53,7 +53,8 @@ absl::StatusOr<PrivateScan> PrivateScan::Open(const ProcessHandle& process, cons
 
 ScanQuery PrivateScan::OwnContent(const ScanSpan& span) const {
   ScanQuery query;
-  query.inverted = PAGE_IS_PFNZERO | traits_.guard_category | (span.files ? PAGE_IS_FILE : 0);
+  // Over a file the zero page is content: KSM puts it (use_zero_pages) where a copy of zeros was.
+  query.inverted = traits_.guard_category | (span.files ? PAGE_IS_FILE : PAGE_IS_PFNZERO);
   query.all_of = query.inverted;
   query.any_of = kPopulated;
   query.report = kPopulated | PAGE_IS_WRITTEN;
@@ -96,8 +97,8 @@ absl::StatusOr<PageSet> PrivateScan::FindUnregistered() {
     unregistered_.Add(found.clean_swapped);
     unregistered_.Add(found.empty);
   }
-  PageSet written, content;
-  INCR_RETURN_IF_ERROR(Settle(std::move(runs), &written, &content));
+  PageSet written, content, markers;
+  INCR_RETURN_IF_ERROR(Settle(std::move(runs), &written, &content, &markers));
   return content;
 }
 
@@ -114,7 +115,11 @@ absl::StatusOr<PageSet> PrivateScan::FindContent(const PageSet& pages) const {
     }));
   }
   // Also in anonymous memory: there may be markers of the one who has it.
-  if (traits_.markers_visible) INCR_RETURN_IF_ERROR(RemoveMarkers(scanner_, &swapped));
+  if (traits_.markers_visible) {
+    PageSet theirs;
+    INCR_ASSIGN_OR_RETURN(const PageSet unclear, RemoveMarkers(scanner_, &swapped, &theirs));
+    content.Add(unclear);
+  }
   content.Add(swapped);
   return content;
 }
@@ -129,12 +134,13 @@ absl::Status PrivateScan::TakeWritten(PageSet* written) const {
     status = ScanInto(span.pages, query, &runs);
     if (!status.ok()) break;
   }
-  PageSet content;
-  const absl::Status settled = Settle(std::move(runs), written, &content);
+  PageSet content, markers;
+  const absl::Status settled = Settle(std::move(runs), written, &content, &markers);
   return status.ok() ? settled : status;
 }
 
-absl::Status PrivateScan::TakeWrittenAndContent(PageSet* written, PageSet* content) const {
+absl::Status PrivateScan::TakeWrittenAndContent(PageSet* written, PageSet* content,
+                                                PageSet* markers) const {
   Runs runs;
   absl::Status status;
   for (const ScanSpan& span : spans_) {
@@ -147,7 +153,7 @@ absl::Status PrivateScan::TakeWrittenAndContent(PageSet* written, PageSet* conte
     }
     if (!status.ok()) break;
   }
-  const absl::Status settled = Settle(std::move(runs), written, content);
+  const absl::Status settled = Settle(std::move(runs), written, content, markers);
   return status.ok() ? settled : status;
 }
 
@@ -200,7 +206,8 @@ absl::Status PrivateScan::ScanAnonymous(PageRange span, Runs* runs) const {
   return absl::OkStatus();
 }
 
-absl::Status PrivateScan::Settle(Runs runs, PageSet* written, PageSet* content) const {
+absl::Status PrivateScan::Settle(Runs runs, PageSet* written, PageSet* content,
+                                 PageSet* markers) const {
   absl::Status status;
   // Armed markers look like clean swapped pages. In anonymous memory only guards leave them, so
   // where a category tells guards, the perhaps millions of swapped pages there need no look.
@@ -212,10 +219,18 @@ absl::Status PrivateScan::Settle(Runs runs, PageSet* written, PageSet* content) 
     doubtful = std::move(of_files);
   }
   if (traits_.markers_visible) {
-    status = RemoveMarkers(scanner_, &runs.written_swapped);
-    if (status.ok()) status = RemoveMarkers(scanner_, &doubtful);
+    // Neither known to be empty nor to be clean: the caller reads it.
+    for (PageSet* pages : {&runs.written_swapped, &doubtful}) {
+      auto unclear = RemoveMarkers(scanner_, pages, markers);
+      if (unclear.ok()) {
+        runs.written.Add(*unclear);
+      } else if (status.ok()) {
+        status = unclear.status();
+      }
+    }
   } else {
     written->Add(doubtful);  // Cannot tell: the caller reads it.
+    markers->Add(doubtful);
   }
   written->Add(runs.written);
   written->Add(runs.written_swapped);

@@ -1,7 +1,7 @@
 // A target that does anything to its memory, at random, for 200 epochs, some of which fail: at every
 // freeze the image that the epochs add up to equals the target's memory.
 //
-// The seed is printed; INCR_TRACKER_SEED repeats it.
+// The seed is printed; INCR_TRACKER_SEED repeats it. INCR_TRACKER_EPOCHS: fewer or more of them.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -31,6 +31,11 @@ constexpr uint64_t kFilePages = 300;
 uint64_t Seed() {
   if (const char* text = std::getenv("INCR_TRACKER_SEED")) return std::strtoull(text, nullptr, 0);
   return std::random_device()();
+}
+
+int Epochs(int usual) {
+  const char* text = std::getenv("INCR_TRACKER_EPOCHS");
+  return text == nullptr ? usual : std::atoi(text);
 }
 
 // Gives the puppet one random command after the other. Most work, many fail: both is fine.
@@ -200,7 +205,7 @@ TEST_P(TrackerRandomTest, TheImageIsTheMemoryAfterAnything) {
   std::mt19937_64 random(seed_);
   RandomOperations operations(&*rig_, seed_ + 1, /*alone=*/true);
   rig_->Arm();
-  for (int epoch = 1; epoch <= 200; ++epoch) {
+  for (int epoch = 1, epochs = Epochs(200); epoch <= epochs; ++epoch) {
     for (int i = random() % 20; i > 0; --i) operations.One();
     rig_->Epoch(RandomOptions(random));
     if (FailedAt(epoch)) return;
@@ -218,7 +223,7 @@ TEST_P(TrackerRandomTest, TheImageIsTheMemoryWhileEverythingMoves) {
     while (!stop) operations.One();
   });
   // Comparing is slow where a thread writes and others want the processor too.
-  const int epochs = GetParam().compares() ? 40 : 120;
+  const int epochs = Epochs(GetParam().compares() ? 40 : 120);
   for (int epoch = 1; epoch <= epochs && !HasFailure(); ++epoch) {
     rig_->Epoch(RandomOptions(random));
     if (FailedAt(epoch)) break;

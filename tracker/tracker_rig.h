@@ -35,6 +35,18 @@ struct BackEnd {
 
   absl::Status Works() const;  // or why it cannot on this machine
   bool compares() const { return tracker == "compare"; }
+  bool soft_dirty() const { return tracker == "soft-dirty"; }
+  bool uses_userfaultfd() const { return UffdFeaturesOfTracker(tracker) != 0; }
+  // The shared zero page, which a read of empty memory maps, is content to it: zeros, which cost the store
+  // nothing. For soft-dirty it is another page in the place of a dropped one, like any that shows no write.
+  bool takes_zero_page() const { return compares() || soft_dirty() || tracker == "uffd-wp"; }
+  // The bit of a huge page is one for all of its 512.
+  bool takes_huge_pages_whole() const { return soft_dirty(); }
+  // Reads private memory itself, of files at least: after an exec that is an error.
+  bool reads_private_memory() const { return compares() || tracker == "uffd-wp"; }
+  // A write through /proc/<pid>/mem or by ptrace to a page that it watches fails (EIO), since the kernel
+  // may not wait for an answer there.
+  bool refuses_forced_writes() const { return tracker == "uffd-wp"; }
   // Tells a dropped private copy of a file's page from a swapped one.
   bool sees_markers() const { return !traits || traits->markers_visible; }
 };
@@ -53,7 +65,8 @@ class TrackerRig {
   };
 
   // Starts the target; `file_bytes` long is the file that it maps.
-  explicit TrackerRig(const BackEnd& back_end, uint64_t file_bytes = 16 * kPageSize + 100);
+  explicit TrackerRig(const BackEnd& back_end, uint64_t file_bytes = 16 * kPageSize + 100,
+                      const char* program = "testdata/targets/trk_target");
   TrackerRig(const TrackerRig&) = delete;
   TrackerRig& operator=(const TrackerRig&) = delete;
   ~TrackerRig();
@@ -80,6 +93,8 @@ class TrackerRig {
   void Kill();
   // Held while the target is frozen: other writers of its memory must stand still too.
   std::mutex& freezing() { return freezing_; }
+  // Called with true before each freeze of an epoch, with false after it.
+  void set_still(std::function<void(bool)> still) { still_ = std::move(still); }
 
  private:
   using Image = std::map<uint64_t, std::string>;
@@ -96,6 +111,7 @@ class TrackerRig {
   std::optional<RemoteMemory> memory_;
   std::unique_ptr<WriteTracker> tracker_;
   std::mutex freezing_;
+  std::function<void(bool)> still_ = [](bool) {};
   Image image_;  // of the last durable epoch
 };
 

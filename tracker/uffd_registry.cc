@@ -120,4 +120,9 @@ const PageSet& UffdRegistry::ClearSuspects(const MemoryMap& map) {
   return suspect_;
 }
 
+// Where a mapping is not ours there are none of ours.
+void UffdRegistry::ClearMarkers(const PageSet& markers) {
+  for (PageRange run : markers.runs()) (void)WriteProtect(uffd_.get(), run, /*protect=*/false);
+}
+
 }  // namespace incr

@@ -57,6 +57,10 @@ class UffdRegistry {
   // which is returned, counts as written.
   const PageSet& ClearSuspects(const MemoryMap& map);
 
+  // In a freeze: takes away what a dropped page of a file mapping has left of its protection.
+  // MADV_GUARD_INSTALL finds it in its way, drops the page again, and so on for ever (6.15-6.18).
+  void ClearMarkers(const PageSet& markers);
+
   std::vector<std::string> warnings() const;
 
  private:

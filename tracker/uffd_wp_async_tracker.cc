@@ -51,6 +51,7 @@ class UffdWpAsyncTracker final : public WriteTracker {
   absl::Status ArmNew(const MemoryMap& map) override;
   absl::StatusOr<TakenPages> TakeRunning(const MemoryMap& map) override;
   absl::StatusOr<TakenPages> TakeFrozen(const MemoryMap& map) override;
+  void Exclude(PageSet pages) override { ledger_.Exclude(std::move(pages)); }
   void PutBack(const PageSet& pages) override { ledger_.PutBack(pages); }
   void set_heartbeat(std::function<void()> heartbeat) override {
     shared_.set_heartbeat(std::move(heartbeat));
@@ -84,10 +85,17 @@ absl::Status UffdWpAsyncTracker::TakePrivate(const MemoryMap& map, Found* found)
     INCR_ASSIGN_OR_RETURN(const PageSet theirs, scan.FindContent(foreign));
     unregistered.Add(theirs);
   }
-  const absl::Status status = scan.TakeWrittenAndContent(&found->written, &found->content);
+  PageSet markers;
+  const absl::Status status =
+      scan.TakeWrittenAndContent(&found->written, &found->content, &markers);
+  registry_.ClearMarkers(markers);
   found->written.Add(unregistered);
   found->content.Add(unregistered);
   if (!suspects.empty()) found->written.Add(found->content.Intersect(suspects));
+  // The gaps between mappings were scanned as well, and the tracer's scratch memory may be in one.
+  const PageSet mapped = MappedPages(map);
+  found->written = found->written.Intersect(mapped);
+  found->content = found->content.Intersect(mapped);
   // Destructive: what was read before the error must come again.
   if (!status.ok()) ledger_.PutBack(found->written);
   return status;

@@ -11,7 +11,9 @@
 #include "process/kernel_abi.h"
 #include "process/tracking_probes.h"
 #include "tracker/compare_tracker.h"
+#include "tracker/soft_dirty_tracker.h"
 #include "tracker/uffd_wp_async_tracker.h"
+#include "tracker/uffd_wp_tracker.h"
 
 namespace incr {
 
@@ -21,6 +23,15 @@ UffdTrackerTraits ProbeUffdTrackerTraits() {
   traits.markers_visible = ProbePagemapFrames().works;
   traits.written_reports_empty = ProbeWrittenReportsEmpty().works;
   return traits;
+}
+
+Feature ProbeSoftDirtyTracker() {
+  Feature feature = ProbeSoftDirty();
+  const Feature frames = ProbePagemapFrames();
+  if (!feature.works || frames.works) return feature;
+  feature.works = false;
+  feature.detail = absl::StrCat("page frame numbers: ", frames.detail);
+  return feature;
 }
 
 namespace {
@@ -42,6 +53,14 @@ const BackEndInfo* BackEnds(size_t* count) {
        "the kernel notes the first write to each page (userfaultfd WP_ASYNC, PAGEMAP_SCAN)",
        [](const ProcessHandle* process, ScopedFd uffd) -> TrackerOr {
          return NewUffdWpAsyncTracker(process, std::move(uffd), ProbeUffdTrackerTraits());
+       }},
+      {"soft-dirty", 0, ProbeSoftDirtyTracker,
+       "the kernel marks the pages written since clear_refs (soft-dirty bits of pagemap)",
+       [](const ProcessHandle* process, ScopedFd) { return NewSoftDirtyTracker(process); }},
+      {"uffd-wp", kUffdWpFeatures, ProbeUffdWp,
+       "a thread of ours is told of the first write to each page (userfaultfd write-protect faults)",
+       [](const ProcessHandle* process, ScopedFd uffd) -> TrackerOr {
+         return NewUffdWpTracker(process, std::move(uffd));
        }},
       {"compare", 0, [] { return Feature{"compare", true, "", ""}; },
        "every page is read and hashed at each checkpoint",

@@ -38,13 +38,14 @@ struct TakenPages {
   // TakeFrozen only: pages of the last epoch's table, or handed out since, that have no content of
   // their own any more (dropped, unmapped, back to the file's): the table must forget them.
   PageSet gone;
+  PageSet excluded;  // TakeFrozen only: had content, but Exclude() named them; in none of the others
   uint64_t pages_scanned = 0;  // populated pages looked at
 };
 
 class WriteTracker {
  public:
   virtual ~WriteTracker() = default;
-  virtual absl::string_view name() const = 0;  // "uffd-wp-async", "compare"
+  virtual absl::string_view name() const = 0;  // "uffd-wp-async", "uffd-wp", "compare"
 
   // Starts tracking. `known`: pages whose content equals the last epoch's table
   // (a restore that goes on); empty: the first epoch takes everything. With a
@@ -60,6 +61,10 @@ class WriteTracker {
 
   // A pre-copy round while the target runs; `map` was read just before.
   virtual absl::StatusOr<TakenPages> TakeRunning(const MemoryMap& map) = 0;
+
+  // The next TakeFrozen (and only that one) takes these pages for empty: what the table has of them is
+  // gone. When they are excluded no more, all their content is written again.
+  virtual void Exclude(PageSet pages) = 0;
 
   // The last round, target stopped, `map` read in the same stop.
   virtual absl::StatusOr<TakenPages> TakeFrozen(const MemoryMap& map) = 0;

@@ -103,7 +103,7 @@ TEST_F(GuestTest, InAPidNamespaceIsRefusedOrTrackedIfAsked) {
 TEST_F(GuestTest, AFallBackShowsInStatusAndList) {
   Program guest = StartGuest({"/usr/bin/env"}, "churn");
   if (HasFailure()) return;
-  ASSERT_EQ(setenv("INCR_CKPT_FAULTS", "tracker.attach=error:1", 1), 0);
+  ASSERT_EQ(setenv("INCR_CKPT_FAULTS", "tracker.attach=error", 1), 0);
   const CommandResult started =
       Ckpt({"start", "--interval", "0", "--job", "job", absl::StrCat(guest.pid())});
   unsetenv("INCR_CKPT_FAULTS");

@@ -38,6 +38,16 @@ void Redirect(int fd, const std::string& path, int flags) {
 
 std::string CkptBinary() { return fs::absolute("cli/incr-ckpt").string(); }
 
+std::string WantedTracker() {
+  const char* name = std::getenv("INCR_TRACKER");
+  return name == nullptr ? "" : name;
+}
+
+int EpochsToTake(int usual) {
+  const char* text = std::getenv("INCR_E2E_EPOCHS");
+  return text == nullptr ? usual : std::atoi(text);
+}
+
 bool ParseJson(const std::string& text, google::protobuf::Message* message) {
   google::protobuf::util::JsonParseOptions options;
   options.ignore_unknown_fields = true;

@@ -85,6 +85,10 @@ class EndToEnd : public testing::Test {
 
 // The binary under test.
 std::string CkptBinary();
+// INCR_TRACKER: the tracker that is to be used, by name; empty: the best that works.
+std::string WantedTracker();
+// INCR_E2E_EPOCHS, for machines where each takes seconds; else `usual`.
+int EpochsToTake(int usual);
 bool ParseJson(const std::string& text, google::protobuf::Message* message);
 
 template <typename Reply>

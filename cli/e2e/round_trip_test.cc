@@ -24,7 +24,11 @@ class RoundTrip : public EndToEnd {
   // last restored process, running.
   pid_t WholeRoundTrip(Program* program, int epochs) {
     const pid_t pid = program->pid();
-    CommandResult started = Ckpt({"start", "--interval", "0.2", "--job", "job", absl::StrCat(pid)});
+    std::vector<std::string> tracking = {"--interval", "0.2"};
+    if (!WantedTracker().empty()) tracking.insert(tracking.end(), {"--tracker", WantedTracker()});
+    std::vector<std::string> start = {"start", "--job", "job", absl::StrCat(pid)};
+    start.insert(start.end(), tracking.begin(), tracking.end());
+    CommandResult started = Ckpt(start);
     EXPECT_EQ(started.status, 0) << started.err;
     EXPECT_TRUE(Await([&] { return List().epochs_size() >= epochs; }, 60'000)) << Status().DebugString();
     ExpectProgress(3, "while tracked");
@@ -41,8 +45,8 @@ class RoundTrip : public EndToEnd {
     if (HasFailure()) return 0;
 
     // Tracked again from an epoch in the middle: the next epoch is incremental against it.
-    const int middle = count / 2;
-    const pid_t tracked = RestoreAndExpectProgress(middle, 3, {"--interval", "0.2"});
+    const int middle = (count + 1) / 2;
+    const pid_t tracked = RestoreAndExpectProgress(middle, 3, tracking);
     EXPECT_TRUE(Await([&] { return List().epochs_size() >= count + 3; }, 30'000))
         << Status().DebugString();
     KillAndReap(tracked);
@@ -51,6 +55,10 @@ class RoundTrip : public EndToEnd {
     EXPECT_EQ(list.epochs(count).parent(), middle);
     EXPECT_LT(list.epochs(count).pages_written(), list.epochs(0).pages_written() * 3 / 4)
         << "the first epoch after a restore must be incremental";
+    for (const pb::EpochRow& row : list.epochs()) {
+      // Not by another one that stepped in.
+      EXPECT_TRUE(WantedTracker().empty() || row.tracker() == WantedTracker()) << row.DebugString();
+    }
     for (int epoch = count + 1; epoch < list.epochs_size() && !HasFailure(); ++epoch) {
       KillAndReap(RestoreAndExpectProgress(epoch, 3));
     }
@@ -62,7 +70,7 @@ TEST_F(RoundTrip, EightThreadsThatWouldNoticeOneWrongByte) {
   Program program = Program::Start({fs::absolute("testdata/targets/torture"), progress_},
                                    {"/dev/null", folder_ + "/out", folder_ + "/err"});
   ASSERT_TRUE(Await([&] { return Progress() > 10; }));
-  const pid_t pid = WholeRoundTrip(&program, 10);
+  const pid_t pid = WholeRoundTrip(&program, EpochsToTake(10));
   ASSERT_NE(pid, 0);
   // All eight threads can still be joined, and the program ends by itself.
   ASSERT_TRUE(WriteFileDurably(progress_ + ".stop", "", 0600).ok());
@@ -76,7 +84,7 @@ TEST_F(RoundTrip, PythonInMidComputation) {
        absl::StrCat(steps)},
       {"/dev/null", folder_ + "/out", folder_ + "/err"});
   ASSERT_TRUE(Await([&] { return Progress() > 10; }));
-  const pid_t pid = WholeRoundTrip(&program, 10);
+  const pid_t pid = WholeRoundTrip(&program, EpochsToTake(10));
   ASSERT_NE(pid, 0);
   // To its end: the log, written across restores, must hold every line.
   EXPECT_EQ(WaitFor(pid, 90), 0) << ReadAll(progress_) << ReadAll(folder_ + "/err");

@@ -47,6 +47,7 @@ class Chaos {
       case 9: MapHuge(); break;
       case 10: Resize(); break;
       case 11: PunchShared(); break;
+      case 12: Advise(); break;
       default: Scribble(); break;
     }
   }
@@ -163,6 +164,14 @@ class Chaos {
       madvise(region.start, (1 + Pick(region.pages)) * kPage, MADV_REMOVE);
       return;
     }
+  }
+
+  // As an allocator that marks what is free: not to be saved, and wanted again a moment later. (Whole
+  // regions: mremap of a region of two mappings may stop half-way.)
+  void Advise() {
+    Region* region = Any();
+    if (region == nullptr) return;
+    madvise(region->start, region->pages * kPage, Pick(3) == 0 ? MADV_DONTDUMP : MADV_DODUMP);
   }
 
   // The identity trap: another mapping, same place, between two epochs.

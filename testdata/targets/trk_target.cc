@@ -3,12 +3,15 @@
 // Usage: trk_target SOCKET_FD FILE. One command per SEQPACKET message, numbers in hex, sizes in
 // pages; the answer is "ok [number]" or "error <errno>". FILE is what file mappings are of.
 //
-//   map ADDR PAGES PROT KIND [OFFSET]   KIND: anon shared file sharedfile zero noreserve
+//   map ADDR PAGES PROT KIND [OFFSET]   KIND: anon shared file sharedfile zero noreserve memfd
+//                                       privatememfd sysv huge sharedhuge (hugetlbfs)
 //   unmap ADDR PAGES | protect ADDR PAGES PROT | advise ADDR PAGES ADVICE
 //   move ADDR PAGES NEW NEWPAGES | leave ADDR PAGES NEW (MREMAP_DONTUNMAP) | resize ADDR PAGES NEW
-//   fill ADDR PAGES SEED | poke ADDR BYTE | peek ADDR PAGES | sysread ADDR BYTES
+//   fill ADDR PAGES SEED | zero ADDR PAGES | poke ADDR BYTE | peek ADDR PAGES | sysread ADDR BYTES
 //   brk PAGES -> the old break | stack PAGES -> the lowest address touched
-//   scribble ADDR PAGES | calm       a thread that writes at full speed
+//   scribble ADDR PAGES [THREADS] | calm       threads (1) that write at full speed
+//   recvmsg ADDR BYTES | preadv | uring | aio | vfork ADDR PAGES SEED   who else writes there
+//   lock ADDR PAGES | bind ADDR PAGES (to memory node 0) | punch PAGE PAGES (of FILE)
 //   fork | reap | uffd ADDR PAGES (registers it with an own userfaultfd) | truncate PAGES BYTES
 //   exec | exit
 // A command that touches what is not there is answered with EFAULT.
@@ -17,8 +20,10 @@
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,6 +37,9 @@
 #include <cstring>
 #include <string>
 #include <thread>
+#include <vector>
+
+#include "testdata/targets/trk_io.h"
 
 namespace {
 
@@ -85,6 +93,7 @@ class Puppet {
       for (size_t i = 0; i < a[1]; ++i) FillPage(At(a[0]) + i * kPage, a[2] + i);
       return 0;
     }
+    if (verb == "zero") return std::memset(At(a[0]), 0, a[1] * kPage), 0;
     if (verb == "poke") return *At(a[0]) = static_cast<char>(a[1]), 0;
     if (verb == "peek") {
       long sum = 0;
@@ -97,9 +106,23 @@ class Puppet {
       close(fd);
       return Outcome(ok);
     }
+    if (verb == "recvmsg") return Receive(At(a[0]), a[1]);
+    if (verb == "preadv") return ScatterRead(At(a[0]), a[1]);
+    if (verb == "uring") return Whole(IoRing().Run(IORING_OP_READ, file_, At(a[0]), a[1], 0), a[1]);
+    if (verb == "aio") return Whole(AioQueue().Read(file_, At(a[0]), a[1], 0), a[1]);
+    if (verb == "vfork") return FillByChild(At(a[0]), a[1], a[2]);
+    if (verb == "lock") return Outcome(mlock(At(a[0]), a[1] * kPage) == 0);
+    if (verb == "bind") {
+      const unsigned long nodes = 1;  // MPOL_BIND, MPOL_MF_MOVE
+      return Outcome(syscall(SYS_mbind, At(a[0]), a[1] * kPage, 2, &nodes, 64, 2) == 0);
+    }
+    if (verb == "punch") {
+      return Outcome(fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, a[0] * kPage,
+                               a[1] * kPage) == 0);
+    }
     if (verb == "brk") return reinterpret_cast<long>(sbrk(static_cast<long>(a[0]) * kPage));
     if (verb == "stack") return Stack(a[0]);
-    if (verb == "scribble") return Scribble(At(a[0]), a[1]);
+    if (verb == "scribble") return Scribble(At(a[0]), a[1], a[2]);
     if (verb == "calm") return Calm();
     if (verb == "fork") return Fork();
     if (verb == "reap") return kill(child_, SIGKILL), Outcome(waitpid(child_, nullptr, 0) > 0);
@@ -117,8 +140,53 @@ class Puppet {
     if (kind == "sharedfile") flags = MAP_SHARED, fd = file_;
     if (kind == "noreserve") flags |= MAP_NORESERVE;
     if (kind == "zero") flags = MAP_PRIVATE, fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
+    if (kind == "memfd" || kind == "privatememfd") {
+      fd = static_cast<int>(syscall(SYS_memfd_create, "puppet", 1));
+      flags = kind == "memfd" ? MAP_SHARED : MAP_PRIVATE;
+      if (ftruncate(fd, a[1] * kPage) != 0) return -errno;
+    }
+    if (kind == "huge") flags |= MAP_HUGETLB;
+    if (kind == "sharedhuge") flags = MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB;
+    if (kind == "sysv") {
+      const int segment = shmget(IPC_PRIVATE, a[1] * kPage, IPC_CREAT | 0600);
+      const bool ok = shmat(segment, At(a[0]), SHM_REMAP) != reinterpret_cast<void*>(-1);
+      const int error = errno;
+      shmctl(segment, IPC_RMID, nullptr);  // When the last has left.
+      return ok ? 0 : -error;
+    }
     return Outcome(mmap(At(a[0]), a[1] * kPage, a[2], flags | MAP_FIXED, fd, offset * kPage) !=
                    MAP_FAILED);
+  }
+
+  static long Whole(long n, unsigned long bytes) {
+    return n < 0 ? n : n == static_cast<long>(bytes) ? 0 : -EIO;
+  }
+  long ScatterRead(char* to, size_t bytes) {
+    const iovec parts[] = {{to, bytes / 2}, {to + bytes / 2, bytes - bytes / 2}};
+    return Whole(preadv(file_, parts, 2, 0), bytes);
+  }
+  long Receive(char* to, size_t bytes) {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return -errno;
+    const std::string data(bytes, 'm');
+    iovec part{to, bytes};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    long n = send(ends[0], data.data(), bytes, MSG_DONTWAIT);
+    if (n >= 0) n = recvmsg(ends[1], &message, MSG_WAITALL);
+    const long result = n < 0 ? -errno : Whole(n, bytes);
+    close(ends[0]);
+    close(ends[1]);
+    return result;
+  }
+  static long FillByChild(char* to, size_t pages, uint64_t seed) {
+    const pid_t child = vfork();
+    if (child == 0) {
+      for (size_t i = 0; i < pages; ++i) FillPage(to + i * kPage, seed + i);
+      _exit(0);
+    }
+    return Outcome(child > 0 && waitpid(child, nullptr, 0) == child);
   }
 
   long Stack(size_t pages) {
@@ -127,23 +195,26 @@ class Puppet {
     return reinterpret_cast<long>(low);
   }
 
-  long Scribble(char* start, size_t pages) {
+  long Scribble(char* start, size_t pages, size_t threads) {
     calm_ = false;
-    scribbler_ = std::thread([this, start, pages] {
-      uint64_t x = 88172645463325252;
-      while (!calm_.load(std::memory_order_relaxed)) {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        char* page = start + (x >> 20) % pages * kPage;
-        std::memcpy(page + (x & 0xff8), &x, 8);
-      }
-    });
+    for (size_t i = 0; i == 0 || i < threads; ++i) {
+      scribblers_.emplace_back([this, start, pages, i] {
+        uint64_t x = 88172645463325252 + i;
+        while (!calm_.load(std::memory_order_relaxed)) {
+          x ^= x << 13;
+          x ^= x >> 7;
+          x ^= x << 17;
+          char* page = start + (x >> 20) % pages * kPage;
+          std::memcpy(page + (x & 0xff8), &x, 8);
+        }
+      });
+    }
     return 0;
   }
   long Calm() {
     calm_ = true;
-    if (scribbler_.joinable()) scribbler_.join();
+    for (std::thread& scribbler : scribblers_) scribbler.join();
+    scribblers_.clear();
     return 0;
   }
 
@@ -169,7 +240,7 @@ class Puppet {
   const int file_;
   int uffd_ = -1;
   pid_t child_ = 0;
-  std::thread scribbler_;
+  std::vector<std::thread> scribblers_;
   std::atomic<bool> calm_{true};
 };
 
