@@ -34,7 +34,6 @@ namespace {
 
 constexpr uint32_t kSpace = 0;  // of the first process's pages
 constexpr int64_t kKeepFrozenEveryUs = 1'000'000;
-constexpr int64_t kFlagsFreshUs = 1'000'000;
 constexpr uint64_t kKeptBufferPages = 4096;  // 16 MiB
 
 // Changes when the process executes another program: its memory, and every
@@ -571,7 +570,7 @@ absl::Status Session::ReadFlags() {
 // they are up to a second old, which only epochs that follow faster can tell: advice (madvise)
 // of the last second may be missing in those.
 absl::Status Session::RefreshFlags() {
-  if (flags_read_us_ != 0 && MonotonicMicros() - flags_read_us_ < kFlagsFreshUs) {
+  if (flags_read_us_ != 0 && MonotonicMicros() - flags_read_us_ < options_.flags_fresh_us) {
     return absl::OkStatus();
   }
   return ReadFlags();

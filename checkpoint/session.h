@@ -38,6 +38,7 @@ struct SessionOptions {
   int max_precopy_rounds = 5;
   uint64_t precopy_target_pages = 64;     // freeze when a round found no more than this
   uint64_t arm_first_pages = 1024;        // new memory beyond this is armed in a stop of its own first
+  int64_t flags_fresh_us = 1'000'000;     // VmFlags may be so old; a new layout has them read anew
   uint64_t frozen_buffer_bytes = 256u << 20;  // more than this left at the freeze: streamed while frozen
   // Called in every freeze after the last pages were copied: an oracle's chance to read all of
   // the target's memory in the same instant (tests).

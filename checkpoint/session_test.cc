@@ -437,6 +437,7 @@ TEST_P(SessionTest, MemoryMarkedDontDumpLeavesTheTableAndComesBackWhole) {
     ASSERT_TRUE(handle.ok());
     SessionOptions options = Options();
     options.job = flags + 5;
+    options.flags_fresh_us = 0;  // New advice counts at once.
     OracleImage last;
     options.while_frozen = [&] { last = *ReadOracle(*handle); };
     auto session = CheckpointSession::Start(store_.get(), target.pid(), options);
@@ -479,6 +480,7 @@ TEST_P(SessionTest, MemoryWrittenAndMarkedInAnEpochThatFailsIsSavedOnceUnmarked)
   ASSERT_TRUE(handle.ok());
   SessionOptions options = Options();
   options.max_precopy_rounds = 0;  // What a round finds is remembered anyway.
+  options.flags_fresh_us = 0;
   OracleImage last;
   options.while_frozen = [&] { last = *ReadOracle(*handle); };
   auto session = CheckpointSession::Start(store_.get(), target.pid(), options);

@@ -60,7 +60,7 @@ rm "$results/skipped"
 
 # The suites, what they start, and the program itself.
 targets=(//cli:incr-ckpt //cli/e2e:round_trip_test //tracker:write_tracker_test //tracker:tracker_random_test
-  //testdata/targets:trk_target //testdata/targets:torture)
+  //tracker:tracker_torture_test //testdata/targets:trk_target //testdata/targets:trk_torture //testdata/targets:torture)
 [ "$build" = no ] || bazel build --show_result=0 "${targets[@]}" >&2
 for target in "${targets[@]}"; do files+=("$(tr : / <<<"${target#//}")"); done
 

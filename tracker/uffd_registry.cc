@@ -38,26 +38,6 @@ absl::Status UffdRegistry::Clear(PageRange range) {
   return status;
 }
 
-void UffdRegistry::RegisterAll(MemoryMap map,
-                               absl::FunctionRef<absl::StatusOr<MemoryMap>()> reread) {
-  for (int attempt = 0; attempt < 3; ++attempt) {
-    for (PageRange span : PrivateSpans(map)) {
-      const absl::Status status = RegisterWriteProtect(uffd_.get(), span);
-      if (status.ok()) {
-        suspect_.Add(span);  // Bits that the tracker of another time may have left.
-        (void)Clear(span);
-      } else if (IsTaken(status)) {
-        foreign_.Add(span);
-        unsure_.Add(span);
-      }
-      // One mapping spoils the span, and the next freeze does them one by one.
-    }
-    absl::StatusOr<MemoryMap> now = reread();
-    if (!now.ok() || *now == map) return;
-    map = *std::move(now);
-  }
-}
-
 void UffdRegistry::RegisterFrozen(const MemoryMap& map, const PageSet& unregistered) {
   warnings_.clear();
   warned_of_.Clear();
@@ -77,7 +57,7 @@ void UffdRegistry::RegisterFrozen(const MemoryMap& map, const PageSet& unregiste
 // content yet, or could not be registered.
 void UffdRegistry::FindForeign(const MemoryMap& map) {
   foreign_.Clear();
-  unsure_.Clear();
+  looked_ = true;
   for (const PageRange& span : PrivateSpans(map)) {
     if (RegisterWriteProtect(uffd_.get(), span).ok()) continue;
     PageSet here;

@@ -26,9 +26,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "base/page_range.h"
 #include "base/scoped_fd.h"
 #include "process/memory_map.h"
@@ -39,10 +37,6 @@ class UffdRegistry {
  public:
   explicit UffdRegistry(ScopedFd uffd) : uffd_(std::move(uffd)) {}
 
-  // All private mappings, before anything of this process was armed by us. The target may run:
-  // `reread` gives its map again, to mend what changed meanwhile.
-  void RegisterAll(MemoryMap map, absl::FunctionRef<absl::StatusOr<MemoryMap>()> reread);
-
   // In a freeze: the private mappings that `unregistered` lies in. What cannot be registered gets a
   // warning. Then looks whose all the others are.
   void RegisterFrozen(const MemoryMap& map, const PageSet& unregistered);
@@ -50,8 +44,7 @@ class UffdRegistry {
   // The private mappings that another userfaultfd has, as the last freeze found them: their bits say
   // nothing, and arming them would take writes from whoever has them.
   const PageSet& foreign() const { return foreign_; }
-  // Of them, what RegisterAll could only guess: whole spans with something foreign in them.
-  const PageSet& unsure() const { return unsure_; }
+  bool looked() const { return looked_; }  // There was a freeze; before it nothing is ours.
 
   // In a freeze, before the scan: clears what is suspect. Content in what could not be cleared,
   // which is returned, counts as written.
@@ -70,7 +63,8 @@ class UffdRegistry {
 
   const ScopedFd uffd_;
   PageSet suspect_;
-  PageSet foreign_, unsure_;
+  PageSet foreign_;
+  bool looked_ = false;
   PageSet warned_of_;
   std::vector<std::string> warnings_;
 };

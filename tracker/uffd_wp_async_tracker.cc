@@ -116,7 +116,7 @@ absl::Status UffdWpAsyncTracker::CompareShared(const MemoryMap& map) {
 absl::Status UffdWpAsyncTracker::Arm(const MemoryMap& map, const PageSet& known) {
   ledger_.Reset(known);
   shared_.Reset();
-  registry_.RegisterAll(map, [this] { return ReadMaps(*process_); });
+  // It may run: registering waits for a freeze, ArmNew's or the first epoch's (uffd_registry.h).
   if (known.empty()) return absl::OkStatus();
   // All that exists is armed and not reported: it equals the table. What the table lacks is
   // found by the ledger at the next freeze.
@@ -130,7 +130,7 @@ absl::Status UffdWpAsyncTracker::Arm(const MemoryMap& map, const PageSet& known)
 absl::StatusOr<uint64_t> UffdWpAsyncTracker::CountUnarmed(const MemoryMap& map) {
   INCR_ASSIGN_OR_RETURN(PrivateScan scan, PrivateScan::Open(*process_, map, traits_));
   INCR_ASSIGN_OR_RETURN(PageSet unregistered, scan.FindUnregistered());
-  return unregistered.page_count() + registry_.unsure().page_count();
+  return unregistered.page_count();
 }
 
 absl::Status UffdWpAsyncTracker::ArmNew(const MemoryMap& map) {
@@ -143,6 +143,7 @@ absl::Status UffdWpAsyncTracker::ArmNew(const MemoryMap& map) {
 }
 
 absl::StatusOr<TakenPages> UffdWpAsyncTracker::TakeRunning(const MemoryMap& map) {
+  if (!registry_.looked()) return TakenPages();  // What would be armed is somebody else's.
   INCR_ASSIGN_OR_RETURN(PrivateScan scan,
                         PrivateScan::Open(*process_, map, traits_, registry_.foreign()));
   PageSet written;
