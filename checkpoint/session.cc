@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -104,6 +105,7 @@ class Session final : public CheckpointSession {
   absl::Status SpawnAgent();
   absl::StatusOr<ScopedFd> AttachAgent(uint64_t uffd_features);
   absl::Status AttachWith(const std::string& tracker);
+  absl::Status GiveWayToItsUserfaultfds();
   absl::Status MakeTracker(ScopedFd uffd, const PageSet& known);
   absl::Status AdoptFilePages(uint64_t epoch, const PageTable& table);
   bool MayBeTheTrackers(const absl::Status& status) const;
@@ -201,6 +203,7 @@ absl::Status Session::AttachFresh() {
   tracker_.reset();
   file_pages_.Reset();
   parent_ = 0;
+  INCR_RETURN_IF_ERROR(GiveWayToItsUserfaultfds());
   for (;;) {
     std::string why;
     // Asked for by name and failed in mid-life: another one, which is said, rather than no epochs.
@@ -217,6 +220,25 @@ absl::Status Session::AttachFresh() {
 absl::Status Session::AttachWith(const std::string& tracker) {
   INCR_ASSIGN_OR_RETURN(ScopedFd uffd, AttachAgent(UffdFeaturesOfTracker(tracker)));
   return MakeTracker(std::move(uffd), PageSet());
+}
+
+// Memory that we have registered the program cannot register itself (EBUSY). One that uses userfaultfd
+// gets a tracker without, unless one was asked for.
+absl::Status Session::GiveWayToItsUserfaultfds() {
+  if (!options_.tracker.empty()) return absl::OkStatus();
+  INCR_ASSIGN_OR_RETURN(const std::vector<FdEntry> table, ReadFdTable(*target_));
+  const auto own = std::find_if(table.begin(), table.end(), [](const FdEntry& entry) {
+    return entry.link == "anon_inode:[userfaultfd]";
+  });
+  if (own == table.end()) return absl::OkStatus();
+  for (const std::string& name : TrackerNames()) {
+    if (UffdFeaturesOfTracker(name) == 0 || absl::c_linear_search(failed_trackers_, name)) continue;
+    failed_trackers_.push_back(name);
+    news_.push_back(absl::StrCat("the program uses userfaultfd itself (fd ", own->fd, "): ", name,
+                                 " would be in its way and is not used; --tracker ", name,
+                                 " insists on it"));
+  }
+  return absl::OkStatus();
 }
 
 // Not the target's end, nor another tracer, nor a thread that does not stop: `compare` would meet

@@ -242,6 +242,7 @@ absl::StatusOr<pb::EpochReply> Job::TakeEpoch(CheckpointSession& session) {
   next_due_us_ =
       interval_us() == 0 ? 0 : std::max(next_us, MonotonicMicros() - kMaxBacklogUs);
   if (reply.ok()) {
+    LogNewWarnings(*reply);
     status_.set_last_epoch(reply->epoch());
     status_.set_epochs_taken(status_.epochs_taken() + 1);
     last_failed_ = false;
@@ -253,6 +254,17 @@ absl::StatusOr<pb::EpochReply> Job::TakeEpoch(CheckpointSession& session) {
     request->answered = true;
   }
   return reply;
+}
+
+// Nobody waits for an epoch that the clock asked for. What each epoch says anew is said once.
+void Job::LogNewWarnings(const pb::EpochReply& reply) {
+  const std::set<std::string> now(reply.warnings().begin(), reply.warnings().end());
+  for (const std::string& warning : now) {
+    if (tracking_ && last_warnings_.count(warning) == 0) {
+      settings_.log(absl::StrCat("job ", settings_.name, ": epoch ", reply.epoch(), ": ", warning));
+    }
+  }
+  last_warnings_ = now;
 }
 
 void Job::NoteFailure(const absl::Status& status) {

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -77,6 +78,7 @@ class Job {
   absl::Status TrackUntilEnd(CheckpointSession& session);
   Wake WaitForWork(const CheckpointSession& session);
   absl::StatusOr<pb::EpochReply> TakeEpoch(CheckpointSession& session);
+  void LogNewWarnings(const pb::EpochReply& reply);
   void NoteFailure(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndTracking(CheckpointSession& session);
   void NoteHugePages(const HugePageCount& count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -107,6 +109,7 @@ class Job {
   };
   std::vector<Request*> requests_ ABSL_GUARDED_BY(mutex_);
   pb::EpochReply first_reply_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> last_warnings_;
   bool last_failed_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t last_error_us_ ABSL_GUARDED_BY(mutex_) = 0;  // monotonic; 0: none
 

@@ -34,7 +34,7 @@ class FrozenProcess {
   // dead disk). The others run on; but the kernel cannot detach a thread that does not stop, so
   // that one would stop later and stay so: the calling thread must exit, which detaches it.
   static absl::StatusOr<FrozenProcess> Freeze(const ProcessHandle& process,
-                                              int64_t patience_us = 10'000'000);
+                                              int64_t patience_us = 3'000'000);
 
   // Takes over threads that this thread already traces and has stopped (a restore
   // builds its process that way). Leader first.

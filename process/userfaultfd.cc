@@ -15,16 +15,30 @@
 #include "process/kernel_abi.h"
 
 namespace incr {
+namespace {
+
+constexpr int kFlags = O_CLOEXEC | O_NONBLOCK;
+
+}  // namespace
 
 absl::StatusOr<ScopedFd> NewUserfaultfd(uint64_t features) {
-  ScopedFd uffd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+  ScopedFd uffd(static_cast<int>(::syscall(SYS_userfaultfd, kFlags)));
   if (!uffd.ok()) {
     const absl::Status refused = ErrnoStatus("userfaultfd()");
     auto device = OpenFile("/dev/userfaultfd", O_RDWR);
     if (!device.ok()) return refused;
-    uffd.reset(::ioctl(device->get(), _IO(0xAA, 0x00), O_CLOEXEC | O_NONBLOCK));
+    uffd.reset(::ioctl(device->get(), _IO(0xAA, 0x00), kFlags));
     if (!uffd.ok()) return ErrnoStatus("ioctl(/dev/userfaultfd, USERFAULTFD_IOC_NEW)");
   }
+  INCR_RETURN_IF_ERROR(AgreeOnFeatures(uffd.get(), features));
+  return uffd;
+}
+
+absl::StatusOr<ScopedFd> NewUserModeUserfaultfd(uint64_t features) {
+  absl::StatusOr<ScopedFd> privileged = NewUserfaultfd(features);
+  if (!absl::IsPermissionDenied(privileged.status())) return privileged;
+  ScopedFd uffd(static_cast<int>(::syscall(SYS_userfaultfd, kFlags | UFFD_USER_MODE_ONLY)));
+  if (!uffd.ok()) return privileged;
   INCR_RETURN_IF_ERROR(AgreeOnFeatures(uffd.get(), features));
   return uffd;
 }
@@ -44,6 +58,7 @@ absl::Status RegisterWriteProtect(int uffd, PageRange range) {
   request.range = {range.first * kPageSize, range.count * kPageSize};
   request.mode = UFFDIO_REGISTER_MODE_WP;
   if (::ioctl(uffd, UFFDIO_REGISTER, &request) != 0) {
+    if (errno == EBUSY) return absl::AlreadyExistsError("another userfaultfd has it");
     return ErrnoStatus(absl::StrFormat("ioctl(UFFDIO_REGISTER, %x-%x)", range.first * kPageSize,
                                        range.end() * kPageSize));
   }

@@ -19,13 +19,18 @@ namespace incr {
 // that is not permitted /dev/userfaultfd. `features`: UFFD_FEATURE_*.
 absl::StatusOr<ScopedFd> NewUserfaultfd(uint64_t features);
 
+// The same; if that is not permitted, one with UFFD_USER_MODE_ONLY, which every user may have. With
+// WP_ASYNC there is no difference: the kernel resolves write faults by itself, also those of read(2)
+// and its like, and never asks whose they are (handle_userfault() is not reached).
+absl::StatusOr<ScopedFd> NewUserModeUserfaultfd(uint64_t features);
+
 // UFFDIO_API. kInvalidArgument: this kernel lacks one of `features`.
 absl::Status AgreeOnFeatures(int uffd, uint64_t features);
 
 // UFFDIO_REGISTER, write-protect mode, for every mapping inside `range`; gaps are allowed.
 // All or nothing. Repeating it is harmless and cheap. Fails with kInvalidArgument for
-// vdso and vvar, kPermissionDenied for a shared mapping of a read-only file, kInternal (EBUSY)
-// where another userfaultfd owns a mapping.
+// vdso and vvar, kPermissionDenied for a shared mapping of a read-only file, kAlreadyExists
+// (EBUSY) where another userfaultfd owns a mapping.
 absl::Status RegisterWriteProtect(int uffd, PageRange range);
 
 // UFFDIO_WRITEPROTECT: arms all of `range`, or disarms it and wakes who waits for that. Holes of

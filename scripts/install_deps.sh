@@ -9,6 +9,9 @@ packages=(
   liblz4-dev librocksdb-dev libcli11-dev libmicrohttpd-dev libcurl4-openssl-dev
   # tests and benchmarks
   libgtest-dev libgmock-dev libbenchmark-dev python3 gdb curl
+  # real Go and Java programs to checkpoint (cli/e2e/runtimes_test). Large: Go is 81 MB to fetch and 464 MB
+  # installed, about a minute; Java about as much. Without them those tests are skipped.
+  golang-go openjdk-17-jdk-headless
   gnuplot-nox  # the plot of benchmarks/pause.py
   # demo
   redis-server redis-tools

@@ -40,6 +40,13 @@ bool IsPrivateFile(const MemoryMapping& mapping) {
   return ClassifyMapping(mapping) == MappingClass::kPrivateFile;
 }
 
+bool Touches(const PageSet& pages, PageRange range) {
+  if (pages.empty()) return false;
+  PageSet here;
+  here.Add(range);
+  return !pages.Intersect(here).empty();
+}
+
 }  // namespace
 
 bool IsPrivate(const MemoryMapping& mapping) {
@@ -48,11 +55,11 @@ bool IsPrivate(const MemoryMapping& mapping) {
          mapping_class == MappingClass::kPrivateFile;
 }
 
-std::vector<ScanSpan> ScanSpans(const MemoryMap& map) {
+std::vector<ScanSpan> ScanSpans(const MemoryMap& map, const PageSet& except) {
   std::vector<ScanSpan> spans;
   bool open = false;
   for (const MemoryMapping& mapping : map) {
-    if (!IsPrivate(mapping)) {
+    if (!IsPrivate(mapping) || Touches(except, mapping.pages())) {
       open = false;
       continue;
     }

@@ -26,7 +26,8 @@ struct ScanSpan {
   PageRange pages;
   bool files = false;
 };
-std::vector<ScanSpan> ScanSpans(const MemoryMap& map);
+// Mappings with a page in `except` are left out, and cut spans.
+std::vector<ScanSpan> ScanSpans(const MemoryMap& map, const PageSet& except = PageSet());
 
 // `spans` of `map` cut so that none covers much more than `most` pages of `populated`: parts for several
 // threads. What is not populated is walked in no time and does not count. No cut lies in a huge page,

@@ -42,13 +42,14 @@ PageSet MappedIn(const MemoryMap& map, PageRange span) {
 }  // namespace
 
 PrivateScan::PrivateScan(PagemapScanner scanner, const MemoryMap* map,
-                         const UffdTrackerTraits& traits)
-    : scanner_(std::move(scanner)), map_(map), traits_(traits), spans_(ScanSpans(*map)) {}
+                         const UffdTrackerTraits& traits, const PageSet& except)
+    : scanner_(std::move(scanner)), map_(map), traits_(traits), spans_(ScanSpans(*map, except)) {}
 
 absl::StatusOr<PrivateScan> PrivateScan::Open(const ProcessHandle& process, const MemoryMap& map,
-                                              const UffdTrackerTraits& traits) {
+                                              const UffdTrackerTraits& traits,
+                                              const PageSet& except) {
   INCR_ASSIGN_OR_RETURN(PagemapScanner scanner, PagemapScanner::Open(process));
-  return PrivateScan(std::move(scanner), &map, traits);
+  return PrivateScan(std::move(scanner), &map, traits, except);
 }
 
 ScanQuery PrivateScan::OwnContent(const ScanSpan& span) const {
@@ -99,6 +100,28 @@ absl::StatusOr<PageSet> PrivateScan::FindUnregistered() {
   }
   PageSet written, content, markers;
   INCR_RETURN_IF_ERROR(Settle(std::move(runs), &written, &content, &markers));
+  return content;
+}
+
+absl::StatusOr<PageSet> PrivateScan::FindContent(const PageSet& pages) const {
+  PageSet content, swapped;
+  for (const MemoryMapping& mapping : *map_) {
+    PageSet here;
+    here.Add(mapping.pages());
+    if (!IsPrivate(mapping) || pages.Intersect(here).empty()) continue;
+    ScanQuery query = OwnContent({mapping.pages(), mapping.is_file()});
+    query.report = kPopulated;
+    INCR_RETURN_IF_ERROR(scanner_.Scan(mapping.pages(), query, [&](PageRange run, uint64_t is) {
+      (is & PAGE_IS_SWAPPED ? swapped : content).Add(run);
+    }));
+  }
+  // Also in anonymous memory: there may be markers of the one who has it.
+  if (traits_.markers_visible) {
+    PageSet theirs;
+    INCR_ASSIGN_OR_RETURN(const PageSet unclear, RemoveMarkers(scanner_, &swapped, &theirs));
+    content.Add(unclear);
+  }
+  content.Add(swapped);
   return content;
 }
 

@@ -45,15 +45,19 @@ struct UffdTrackerTraits {
 
 class PrivateScan {
  public:
-  // `map` outlives it. Opens the process's pagemap.
+  // `map` outlives it. Opens the process's pagemap. Mappings in `except` are not looked at.
   static absl::StatusOr<PrivateScan> Open(const ProcessHandle& process, const MemoryMap& map,
-                                          const UffdTrackerTraits& traits);
+                                          const UffdTrackerTraits& traits,
+                                          const PageSet& except = PageSet());
 
   // Has several threads scan, if `populated` is large. Both outlive the scan.
   void Divide(ParallelFor* threads, const PageSet& populated);
 
   // Content in private mappings that are registered with no userfaultfd. Before the others.
   absl::StatusOr<PageSet> FindUnregistered();
+
+  // Content in the private mappings that `pages` lie in, whoever has registered them. Arms nothing.
+  absl::StatusOr<PageSet> FindContent(const PageSet& pages) const;
 
   // Written content in registered mappings. Destructive: re-armed. On an error `written` has
   // what was read so far.
@@ -64,7 +68,8 @@ class PrivateScan {
   absl::Status TakeWrittenAndContent(PageSet* written, PageSet* content, PageSet* markers) const;
 
  private:
-  PrivateScan(PagemapScanner scanner, const MemoryMap* map, const UffdTrackerTraits& traits);
+  PrivateScan(PagemapScanner scanner, const MemoryMap* map, const UffdTrackerTraits& traits,
+              const PageSet& except);
 
   // Runs by what is known of them from their categories alone.
   struct Runs {

@@ -13,6 +13,11 @@
 // realloc() that returns null. So only whole mappings are registered, and since a running
 // target's mappings change between our look and our call, only in a freeze. (mem_chaos died of it.)
 //
+// Another userfaultfd may own a mapping: one of the program's own, or of another tracker. If it is one with
+// WP_ASYNC too, the kernel says WPALLOWED all the same: its bits are then armed by the other, and would be
+// by us, and both would lose writes. Only the attempt to register tells whose a mapping is (EBUSY), so it
+// is made at each freeze. (Two stores tracking one process both saved garbage.)
+//
 // Not thread-safe.
 #ifndef INCR_CKPT_TRACKER_UFFD_REGISTRY_H_
 #define INCR_CKPT_TRACKER_UFFD_REGISTRY_H_
@@ -33,8 +38,13 @@ class UffdRegistry {
   explicit UffdRegistry(ScopedFd uffd) : uffd_(std::move(uffd)) {}
 
   // In a freeze: the private mappings that `unregistered` lies in. What cannot be registered gets a
-  // warning.
+  // warning. Then looks whose all the others are.
   void RegisterFrozen(const MemoryMap& map, const PageSet& unregistered);
+
+  // The private mappings that another userfaultfd has, as the last freeze found them: their bits say
+  // nothing, and arming them would take writes from whoever has them.
+  const PageSet& foreign() const { return foreign_; }
+  bool looked() const { return looked_; }  // There was a freeze; before it nothing is ours.
 
   // In a freeze, before the scan: clears what is suspect. Content in what could not be cleared,
   // which is returned, counts as written.
@@ -44,13 +54,18 @@ class UffdRegistry {
   // MADV_GUARD_INSTALL finds it in its way, drops the page again, and so on for ever (6.15-6.18).
   void ClearMarkers(const PageSet& markers);
 
-  const std::vector<std::string>& warnings() const { return warnings_; }
+  std::vector<std::string> warnings() const;
 
  private:
+  void FindForeign(const MemoryMap& map);
+  void Warn(const MemoryMapping& mapping, const absl::Status& why);
   absl::Status Clear(PageRange range);
 
   const ScopedFd uffd_;
   PageSet suspect_;
+  PageSet foreign_;
+  bool looked_ = false;
+  PageSet warned_of_;
   std::vector<std::string> warnings_;
 };
 

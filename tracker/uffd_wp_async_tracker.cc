@@ -7,11 +7,13 @@
 //   - dropped pages show no write: `content` is what exists at the freeze, the rest is gone;
 //   - a dropped page of a private file mapping leaves a uffd-wp marker that looks like a clean
 //     swapped page: its pagemap entry tells;
-//   - shared memory is written by others: its content is compared.
+//   - shared memory is written by others: its content is compared;
+//   - what another userfaultfd has is never armed by us, and taken whole (uffd_registry.h).
 #include "tracker/uffd_wp_async_tracker.h"
 
 #include <utility>
 
+#include "base/fault_point.h"
 #include "base/status.h"
 #include "process/kernel_abi.h"
 #include "process/remote_memory.h"
@@ -80,6 +82,14 @@ absl::Status UffdWpAsyncTracker::TakePrivate(const MemoryMap& map, Found* found)
   scan.Divide(&threads_, ledger_.populated());
   registry_.RegisterFrozen(map, unregistered);
   const PageSet& suspects = registry_.ClearSuspects(map);
+  const PageSet& foreign = registry_.foreign();
+  if (!foreign.empty()) {
+    INCR_ASSIGN_OR_RETURN(scan, PrivateScan::Open(*process_, map, traits_, foreign));
+    scan.Divide(&threads_, ledger_.populated());
+    INCR_RETURN_IF_ERROR(scan.FindUnregistered().status());
+    INCR_ASSIGN_OR_RETURN(const PageSet theirs, scan.FindContent(foreign));
+    unregistered.Add(theirs);
+  }
   PageSet markers;
   const absl::Status status =
       scan.TakeWrittenAndContent(&found->written, &found->content, &markers);
@@ -138,10 +148,13 @@ absl::Status UffdWpAsyncTracker::ArmNew(const MemoryMap& map) {
 }
 
 absl::StatusOr<TakenPages> UffdWpAsyncTracker::TakeRunning(const MemoryMap& map) {
-  INCR_ASSIGN_OR_RETURN(PrivateScan scan, PrivateScan::Open(*process_, map, traits_));
+  if (!registry_.looked()) return TakenPages();  // What would be armed is somebody else's.
+  INCR_ASSIGN_OR_RETURN(PrivateScan scan,
+                        PrivateScan::Open(*process_, map, traits_, registry_.foreign()));
   scan.Divide(&threads_, ledger_.populated());
   PageSet written;
-  const absl::Status status = scan.TakeWritten(&written);
+  absl::Status status = scan.TakeWritten(&written);
+  if (status.ok()) status = FaultPoint("tracker.take_running");
   if (!status.ok()) {
     ledger_.PutBack(written);
     return status;
@@ -156,7 +169,8 @@ absl::StatusOr<TakenPages> UffdWpAsyncTracker::TakeRunning(const MemoryMap& map)
 absl::StatusOr<TakenPages> UffdWpAsyncTracker::TakeFrozen(const MemoryMap& map) {
   Found found;
   INCR_RETURN_IF_ERROR(TakePrivate(map, &found));
-  const absl::Status status = CompareShared(map);
+  absl::Status status = FaultPoint("tracker.take");
+  if (status.ok()) status = CompareShared(map);
   if (!status.ok()) {
     ledger_.PutBack(found.written);
     return status;

@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/fault_point.h"
+#include "base/status.h"
 #include "process/features.h"
 #include "process/kernel_abi.h"
 #include "process/tracking_probes.h"
@@ -104,6 +106,7 @@ absl::StatusOr<std::unique_ptr<WriteTracker>> NewWriteTracker(absl::string_view 
   if (info->uffd_features != 0 && !uffd.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": no userfaultfd given"));
   }
+  if (info->uffd_features != 0) INCR_RETURN_IF_ERROR(FaultPoint("tracker.attach"));
   return info->make(process, std::move(uffd));
 }
 
