@@ -45,7 +45,7 @@ struct TakenPages {
 class WriteTracker {
  public:
   virtual ~WriteTracker() = default;
-  virtual absl::string_view name() const = 0;  // "uffd-wp-async", "uffd-wp", "compare"
+  virtual absl::string_view name() const = 0;  // "uffd-wp-async", "soft-dirty", "uffd-wp", "compare"
 
   // Starts tracking. `known`: pages whose content equals the last epoch's table
   // (a restore that goes on); empty: the first epoch takes everything. With a
