@@ -190,6 +190,9 @@ absl::Status Agent::AwaitMapsRead() {
       return absl::AbortedError("the checkpoint was given up before the target's state was read");
     }
   }
+  // The daemon hangs or is gone. The target must not hang with it.
+  gave_up_ = true;
+  (void)Thaw();
   return absl::DeadlineExceededError("the checkpoint did not read the target's maps in time");
 }
 
