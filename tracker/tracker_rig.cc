@@ -55,6 +55,7 @@ class Truth {
     std::string bytes(kPageSize, '\0');
     const uint64_t offset = mapping.offset + (page * kPageSize - mapping.start);
     const ssize_t n = ::pread(object, bytes.data(), kPageSize, offset);
+    if (n < 0) return ThroughProcess(page);  // System V memory cannot be read as a file on 6.1.
     return n > 0 ? bytes : "";
   }
   // Pages of its own: neither empty, nor a marker, nor the file's.
