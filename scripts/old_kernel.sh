@@ -13,7 +13,7 @@ Options:
   --with FILE        another file that is to be there, with its libraries: below bazel-bin/, testdata/ or / (repeat)
   --env NAME=VALUE   for what runs inside (repeat)
   --results DIR      where results go: DIR/TRACKER/SUITE/test.xml, DIR/labels, DIR/failed, DIR/console.log
-  --timeout SEC      then the machine is ended, and what is missing counts as failed (default 600)
+  --timeout SEC      then the machine is ended, and what is missing counts as failed (default 900)
   --no-build         takes what bazel-bin/ has
 Inside, the folder /incr has the files below bazel-bin/ at their own paths, as under `bazel test`; what a command
 leaves in /results comes out in --results. Examples:
@@ -25,7 +25,7 @@ with --run that of the command.
 EOF
 }
 
-trackers="" command="" results="" timeout_s=600 build=yes
+trackers="" command="" results="" timeout_s=900 build=yes
 files=() settings=()
 while [ $# -gt 0 ]; do
   case $1 in
