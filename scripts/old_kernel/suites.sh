@@ -53,7 +53,7 @@ for tracker; do
   must_have_run "$tracker" write_tracker_test
   run "$tracker" tracker_random_test 240 tracker/tracker_random_test
   [ ! -e tracker/tracker_torture_test ] ||
-    INCR_TRACKER_EPOCHS=$((INCR_TRACKER_EPOCHS / 2)) run "$tracker" tracker_torture_test 240 \
+    INCR_TRACKER_EPOCHS=$((INCR_TRACKER_EPOCHS / 4)) run "$tracker" tracker_torture_test 240 \
       tracker/tracker_torture_test
   run "$tracker" round_trip_test 240 cli/e2e/round_trip_test --gtest_filter=*EightThreads*
 done
