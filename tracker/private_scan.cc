@@ -125,6 +125,18 @@ absl::StatusOr<PageSet> PrivateScan::FindContent(const PageSet& pages) const {
   return content;
 }
 
+absl::StatusOr<PageSet> PrivateScan::FindProtected(PageRange range) const {
+  ScanQuery query;
+  query.inverted = PAGE_IS_WRITTEN;
+  query.all_of = PAGE_IS_WRITTEN;
+  query.any_of = kPopulated;
+  query.report = kPopulated;
+  PageSet found;
+  INCR_RETURN_IF_ERROR(
+      scanner_.Scan(range, query, [&](PageRange run, uint64_t) { found.Add(run); }));
+  return found;
+}
+
 absl::Status PrivateScan::TakeWritten(PageSet* written) const {
   Runs runs;
   const absl::Status status = ForEachPart(

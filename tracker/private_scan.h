@@ -59,6 +59,9 @@ class PrivateScan {
   // Content in the private mappings that `pages` lie in, whoever has registered them. Arms nothing.
   absl::StatusOr<PageSet> FindContent(const PageSet& pages) const;
 
+  // What is populated (or a marker) and has its protection bit set, registered or not.
+  absl::StatusOr<PageSet> FindProtected(PageRange range) const;
+
   // Written content in registered mappings. Destructive: re-armed. On an error `written` has
   // what was read so far.
   absl::Status TakeWritten(PageSet* written) const;

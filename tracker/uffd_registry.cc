@@ -88,12 +88,18 @@ std::vector<std::string> UffdRegistry::warnings() const {
   return few;
 }
 
-const PageSet& UffdRegistry::ClearSuspects(const MemoryMap& map) {
+const PageSet& UffdRegistry::ClearSuspects(
+    const MemoryMap& map, absl::FunctionRef<absl::StatusOr<PageSet>(PageRange)> protected_in) {
   const PageSet suspect = std::move(suspect_);
   suspect_.Clear();  // What is not mapped now, or is not private, has no bits of ours.
   ForEachMappingOf(map, suspect, [&](const MemoryMapping& mapping) {
     const PageRange pages = mapping.pages();
     suspect_.Add(pages);
+    const absl::StatusOr<PageSet> found = protected_in(pages);
+    if (found.ok() && found->empty()) {
+      suspect_.Remove(pages);
+      return;
+    }
     // Not registered, although it is in a freeze: it counts as written for that alone.
     if (absl::IsNotFound(Clear(pages))) suspect_.Remove(pages);
   });

@@ -26,7 +26,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "base/page_range.h"
 #include "base/scoped_fd.h"
 #include "process/memory_map.h"
@@ -47,8 +49,10 @@ class UffdRegistry {
   bool looked() const { return looked_; }  // There was a freeze; before it nothing is ours.
 
   // In a freeze, before the scan: clears what is suspect. Content in what could not be cleared,
-  // which is returned, counts as written.
-  const PageSet& ClearSuspects(const MemoryMap& map);
+  // which is returned, counts as written. `protected_in`: the pages of a range whose bit is set; clearing
+  // walks at 100 ns a page, looking at 2, and mostly there are none.
+  const PageSet& ClearSuspects(
+      const MemoryMap& map, absl::FunctionRef<absl::StatusOr<PageSet>(PageRange)> protected_in);
 
   // In a freeze: takes away what a dropped page of a file mapping has left of its protection.
   // MADV_GUARD_INSTALL finds it in its way, drops the page again, and so on for ever (6.15-6.18).

@@ -81,7 +81,8 @@ absl::Status UffdWpAsyncTracker::TakePrivate(const MemoryMap& map, Found* found)
   INCR_ASSIGN_OR_RETURN(PageSet unregistered, scan.FindUnregistered());
   scan.Divide(&threads_, ledger_.populated());
   registry_.RegisterFrozen(map, unregistered);
-  const PageSet& suspects = registry_.ClearSuspects(map);
+  const PageSet& suspects = registry_.ClearSuspects(
+      map, [&](PageRange range) { return scan.FindProtected(range); });
   const PageSet& foreign = registry_.foreign();
   if (!foreign.empty()) {
     INCR_ASSIGN_OR_RETURN(scan, PrivateScan::Open(*process_, map, traits_, foreign));
@@ -143,7 +144,8 @@ absl::Status UffdWpAsyncTracker::ArmNew(const MemoryMap& map) {
   INCR_ASSIGN_OR_RETURN(PageSet unregistered, scan.FindUnregistered());
   registry_.RegisterFrozen(map, unregistered);
   // What cannot be cleared stays suspect: the next TakeFrozen sees to it.
-  registry_.ClearSuspects(map);
+  registry_.ClearSuspects(
+      map, [&](PageRange range) { return scan.FindProtected(range); });
   return absl::OkStatus();
 }
 
