@@ -1,33 +1,14 @@
 #include "base/parallel_for.h"
 
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <system_error>
 
+#include "base/signals_blocked.h"
+
 namespace incr {
-namespace {
-
-// While it lives new threads of this one are born with all signals blocked.
-class AllSignalsBlocked {
- public:
-  AllSignalsBlocked() {
-    sigset_t all;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
-  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
-  ~AllSignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_;
-};
-
-}  // namespace
 
 ParallelFor::ParallelFor(int helpers, int nice) : helpers_(helpers), nice_(nice) {}
 

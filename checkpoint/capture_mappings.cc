@@ -147,11 +147,6 @@ void Capture::DescribeObject(const MemoryMapping& mapping, pb::Mapping* saved) {
   saved->set_memory_object(object->id());
 }
 
-bool IsSharedAnonymous(const MemoryMapping& mapping) {
-  return mapping.shared && (absl::StartsWith(mapping.name, "/dev/zero") ||
-                            absl::StartsWith(mapping.name, "[anon_shmem:"));
-}
-
 pb::Mapping::Kind KindOf(const MemoryMapping& mapping) {
   if (mapping.name == "[vsyscall]") return pb::Mapping::VSYSCALL;
   if (mapping.name == "[vdso]") return pb::Mapping::VDSO;

@@ -11,11 +11,6 @@
 namespace incr {
 namespace {
 
-bool IsSharedAnonymous(const MemoryMapping& mapping) {
-  return mapping.shared && (absl::StartsWith(mapping.name, "/dev/zero") ||
-                            absl::StartsWith(mapping.name, "[anon_shmem:"));
-}
-
 bool IsExcluded(const MemoryMapping& mapping) {
   if (!mapping.HasFlag("dd")) return false;
   // A driver's mapping: may not be expanded, device memory.

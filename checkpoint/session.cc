@@ -144,7 +144,7 @@ class Session final : public CheckpointSession {
   std::optional<RemoteMemory> memory_;
   MmIdentity mm_{};
   uint64_t parent_ = 0;
-  uint64_t faults_seen_ = 0;     // of the target, at the start of the last epoch that got through its freeze
+  uint64_t faults_seen_ = 0;     // of the target, at the start of the last epoch that was committed
   MemoryMap flags_;              // with VmFlags
   int64_t flags_read_us_ = 0;
   CopyBuffer copy_buffer_;
@@ -349,7 +349,6 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   }
   INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.before_freeze"));
   INCR_ASSIGN_OR_RETURN(Frozen frozen, FreezeAndCopy(copier, precopied.last_found));
-  faults_seen_ = facts.faults;
   INCR_RETURN_IF_ERROR(FaultPoint("checkpoint.after_thaw"));
   INCR_RETURN_IF_ERROR(CheckNoNewDirectIo(direct));
 
@@ -374,6 +373,7 @@ absl::StatusOr<EpochResult> Session::AttemptEpoch() {
   record.mutable_stats()->set_total_us(total.elapsed_us());
   INCR_ASSIGN_OR_RETURN(result.record,
                         writer->Commit(std::move(record), frozen.image.SerializeAsString()));
+  faults_seen_ = facts.faults;  // Not of an epoch that failed: what it owes wants a pre-copy.
   result.record.mutable_stats()->set_total_us(total.elapsed_us());
   return result;
 }

@@ -17,8 +17,9 @@
 namespace incr {
 namespace {
 
-// A failing epoch must not be retried in a hot loop, however short the interval.
+// Epochs that a slow one has delayed are made up for, but not many: they would be as good as the same.
 constexpr int64_t kMaxBacklogUs = 100'000;
+// A failing epoch must not be retried in a hot loop, however short the interval.
 constexpr int64_t kMinRetryUs = 100'000;
 constexpr char kStopped[] = "stopped";
 

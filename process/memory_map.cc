@@ -99,11 +99,6 @@ absl::Status Append(absl::string_view line, MemoryMap* map) {
   return absl::OkStatus();
 }
 
-bool IsSharedAnonymous(const MemoryMapping& mapping) {
-  return mapping.shared && (mapping.name == "/dev/zero (deleted)" ||
-                            absl::StartsWith(mapping.name, "[anon_shmem:"));
-}
-
 bool IsSysVSharedMemory(const MemoryMapping& mapping) {
   return mapping.shared && absl::StartsWith(mapping.name, "/SYSV") &&
          absl::EndsWith(mapping.name, kDeleted) && mapping.name.size() == 5 + 8 + kDeleted.size();
@@ -227,6 +222,11 @@ absl::StatusOr<MemoryMap> ReadSmapsBelow(const ProcessHandle& process, uint64_t 
   absl::StatusOr<MemoryMap> map = ParseSmaps(text);
   if (!map.ok()) return Annotate(map.status(), path);
   return map;
+}
+
+bool IsSharedAnonymous(const MemoryMapping& mapping) {
+  return mapping.shared && (mapping.name == "/dev/zero (deleted)" ||
+                            absl::StartsWith(mapping.name, "[anon_shmem:"));
 }
 
 MappingClass ClassifyMapping(const MemoryMapping& mapping) {

@@ -60,6 +60,9 @@ absl::StatusOr<MemoryMap> ReadSmapsBelow(const ProcessHandle& process, uint64_t 
 
 MappingClass ClassifyMapping(const MemoryMapping& mapping);
 
+// MAP_SHARED | MAP_ANONYMOUS, or /dev/zero mapped shared.
+bool IsSharedAnonymous(const MemoryMapping& mapping);
+
 // OK, or why a mapping cannot be saved (hugetlbfs, device memory, SysV shm, [aio], io_uring, a
 // deleted file other than shared anonymous memory), naming range and name.
 absl::Status CheckMappingSupported(const MemoryMapping& mapping);

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -19,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/page_range.h"
+#include "base/signals_blocked.h"
 #include "base/status.h"
 #include "process/kernel_abi.h"
 #include "process/userfaultfd.h"
@@ -179,11 +179,8 @@ namespace {
 class Writer {
  public:
   explicit Writer(volatile char* byte) {
-    sigset_t all, before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    const AllSignalsBlocked for_the_thread;
     started_ = ::pthread_create(&thread_, nullptr, &Write, const_cast<char*>(byte)) == 0;
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;

@@ -7,8 +7,6 @@
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,6 +19,7 @@
 #include "base/clock.h"
 #include "base/fault_point.h"
 #include "base/file.h"
+#include "base/signals_blocked.h"
 #include "base/status.h"
 
 namespace incr {
@@ -110,25 +109,8 @@ struct OpenDb {
   }
 };
 
-// RocksDB starts threads when it opens; what they inherit from here they keep. A signal that their
-// process waits for (a foreground restore's SIGTERM) must not be delivered to one of them.
-class AllSignalsBlocked {
- public:
-  AllSignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
-  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
-  ~AllSignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_;
-};
-
 rocksdb::Status OpenOnce(const std::string& path, KvDb::Mode mode, OpenDb* out) {
-  const AllSignalsBlocked for_its_threads;
+  const AllSignalsBlocked for_its_threads;  // RocksDB starts them when it opens.
   auto cache = rocksdb::NewLRUCache(8u << 20);
   std::vector<rocksdb::ColumnFamilyDescriptor> families;
   families.emplace_back(rocksdb::kDefaultColumnFamilyName,

@@ -1,27 +1,23 @@
 #include "store/worker_pool.h"
 
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <system_error>
 #include <utility>
 
+#include "base/signals_blocked.h"
+
 namespace incr {
 
 WorkerPool::WorkerPool(int threads) {
   if (threads <= 0) threads = std::max(1u, std::thread::hardware_concurrency());
-  // Signals are the caller's business: workers block all of them.
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
+  const AllSignalsBlocked for_the_workers;
   try {
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
   } catch (const std::system_error&) {
     // RLIMIT_NPROC: fewer, or none, and then Run() does the work.
   }
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
 }
 
 WorkerPool::~WorkerPool() {

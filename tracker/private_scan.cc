@@ -232,10 +232,11 @@ absl::Status PrivateScan::ScanAnonymous(PageRange span, Runs* runs) const {
   ScanQuery arm = OwnContent({span, false});
   arm.all_of |= PAGE_IS_WRITTEN;
   arm.write_protect = true;
+  absl::Status status;
   for (PageRange run : Coalesce(to_arm)) {
     // Between the two scans others may have written: what is armed is written.
-    INCR_RETURN_IF_ERROR(
-        scanner_.Scan(run, arm, [&](PageRange armed, uint64_t) { found.written.Add(armed); }));
+    status = scanner_.Scan(run, arm, [&](PageRange armed, uint64_t) { found.written.Add(armed); });
+    if (!status.ok()) break;
   }
   PageSet clean = MappedIn(*map_, span);
   for (const PageSet* other :
@@ -246,7 +247,7 @@ absl::Status PrivateScan::ScanAnonymous(PageRange span, Runs* runs) const {
   runs->written.Add(found.written);
   runs->written_swapped.Add(found.written_swapped);
   runs->clean_swapped.Add(found.clean_swapped);
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status PrivateScan::Settle(Runs runs, PageSet* written, PageSet* content,

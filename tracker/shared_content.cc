@@ -154,4 +154,13 @@ absl::Status VisitSharedContent(const ProcessHandle& process, const RemoteMemory
                            });
 }
 
+absl::Status VisitAllSharedContent(const ProcessHandle& process, const RemoteMemory& memory,
+                                   const MemoryMap& map, PageVisitor visit) {
+  for (const MemoryMapping& mapping : map) {
+    if (ClassifyMapping(mapping) != MappingClass::kSharedWritable) continue;
+    INCR_RETURN_IF_ERROR(VisitSharedContent(process, memory, mapping, visit));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace incr

@@ -26,6 +26,10 @@ using PageVisitor = absl::FunctionRef<void(uint64_t page, const uint8_t* bytes)>
 absl::Status VisitSharedContent(const ProcessHandle& process, const RemoteMemory& memory,
                                 const MemoryMapping& mapping, PageVisitor visit);
 
+// The same for every shared writable mapping of `map`.
+absl::Status VisitAllSharedContent(const ProcessHandle& process, const RemoteMemory& memory,
+                                   const MemoryMap& map, PageVisitor visit);
+
 // Reads `range` through the process in blocks; unreadable pages are passed over.
 absl::Status VisitProcessPages(const RemoteMemory& memory, PageRange range, PageVisitor visit);
 

@@ -140,14 +140,9 @@ void SoftDirtyTracker::Forget() {
 
 absl::Status SoftDirtyTracker::CompareShared(const MemoryMap& map) {
   shared_.Begin();
-  for (const MemoryMapping& mapping : map) {
-    if (ClassifyMapping(mapping) != MappingClass::kSharedWritable) continue;
-    INCR_RETURN_IF_ERROR(
-        VisitSharedContent(*process_, memory_, mapping, [&](uint64_t page, const uint8_t* bytes) {
-          shared_.Visit(page, bytes);
-        }));
-  }
-  return absl::OkStatus();
+  return VisitAllSharedContent(
+      *process_, memory_, map,
+      [this](uint64_t page, const uint8_t* bytes) { shared_.Visit(page, bytes); });
 }
 
 absl::Status SoftDirtyTracker::Arm(const MemoryMap& map, const PageSet& known) {

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 
 #include "base/fault_point.h"
 #include "base/file.h"
+#include "base/signals_blocked.h"
 #include "base/status.h"
 #include "process/userfaultfd.h"
 
@@ -30,11 +30,8 @@ absl::StatusOr<std::unique_ptr<UffdFaultServer>> UffdFaultServer::Start(ScopedFd
   INCR_ASSIGN_OR_RETURN(ScopedFd null, OpenFile("/dev/null", O_RDONLY));
   std::unique_ptr<UffdFaultServer> server(
       new UffdFaultServer(std::move(uffd), std::move(stop), std::move(null)));
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const AllSignalsBlocked for_the_thread;
   const int error = ::pthread_create(&server->thread_, nullptr, &Main, server.get());
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (error != 0) return ErrnoStatus(error, "pthread_create");
   server->running_ = true;
   return server;
