@@ -5,12 +5,13 @@
 
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 #include "base/signals_blocked.h"
 
 namespace incr {
 
-ParallelFor::ParallelFor(int helpers, int nice) : helpers_(helpers), nice_(nice) {}
+ParallelFor::ParallelFor(int helpers) : helpers_(helpers) {}
 
 ParallelFor::~ParallelFor() {
   {
@@ -45,6 +46,7 @@ void ParallelFor::Run(size_t count, absl::FunctionRef<void(size_t)> work) {
     next_ = 0;
     count_ = count;
     work_ = &work;
+    nice_ = ::getpriority(PRIO_PROCESS, 0);  // This thread's alone, on Linux.
     ++round_;
   }
   if (count > 1) wake_.notify_all();
@@ -59,9 +61,9 @@ void ParallelFor::WorkOff(absl::FunctionRef<void(size_t)> work) {
 }
 
 void ParallelFor::Help() {
-  if (nice_ != 0) (void)::setpriority(PRIO_PROCESS, 0, nice_);  // This thread's alone.
   uint64_t seen = 0;
   std::unique_lock<std::mutex> lock(mutex_);
+  int nice = nice_ + 1;  // not yet known
   for (;;) {
     wake_.wait(lock, [&] { return stop_ || round_ != seen; });
     if (stop_) return;
@@ -69,7 +71,9 @@ void ParallelFor::Help() {
     if (work_ == nullptr) continue;
     const absl::FunctionRef<void(size_t)> work = *work_;
     ++busy_;
+    const bool other_nice = std::exchange(nice, nice_) != nice_;
     lock.unlock();
+    if (other_nice) (void)::setpriority(PRIO_PROCESS, 0, nice);
     WorkOff(work);
     lock.lock();
     if (--busy_ == 0) idle_.notify_all();

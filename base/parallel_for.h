@@ -19,9 +19,9 @@ namespace incr {
 
 class ParallelFor {
  public:
-  // `helpers` threads beside the caller's, at nice value `nice` if that is allowed. They are started by the
-  // first Run(). A thread that cannot be started is done without.
-  explicit ParallelFor(int helpers, int nice = 0);
+  // `helpers` threads beside the caller's. They are started by the first Run(). A thread that cannot be
+  // started is done without.
+  explicit ParallelFor(int helpers);
   ParallelFor(const ParallelFor&) = delete;
   ParallelFor& operator=(const ParallelFor&) = delete;
   ~ParallelFor();
@@ -29,6 +29,7 @@ class ParallelFor {
   // One helper for each other CPU that this thread may use, at most 7.
   static int HelpersForThisMachine();
 
+  // The helpers take on the caller's nice value, if that is allowed.
   // Returns when work(0) to work(count - 1) have all returned; each is called once, by any of the threads.
   void Run(size_t count, absl::FunctionRef<void(size_t)> work);
 
@@ -38,7 +39,6 @@ class ParallelFor {
   void WorkOff(absl::FunctionRef<void(size_t)> work);
 
   const int helpers_;
-  const int nice_;
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable wake_, idle_;
@@ -47,6 +47,7 @@ class ParallelFor {
   int busy_ = 0;  // helpers in this round's work
   bool stop_ = false;
   size_t count_ = 0;
+  int nice_ = 0;  // of this round's caller
   std::atomic<size_t> next_{0};
 };
 

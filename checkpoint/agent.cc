@@ -45,8 +45,7 @@ class Agent {
   static absl::Status EndIfStuck(const absl::Status& frozen);
   absl::StatusOr<ScopedFd> Attach(const pb::AgentRequest& request);
   absl::Status Freeze(const pb::AgentRequest& request);
-  absl::Status Capture(const pb::AgentRequest& request, std::optional<RemoteAddr> syscall_hint);
-  absl::Status AwaitMapsRead();
+  absl::Status Capture(const pb::AgentRequest& request, const InjectionPlan& plan);
   absl::Status ThawAndReport();
   absl::Status ConfirmLasting();
   absl::Status Thaw();
@@ -60,7 +59,7 @@ class Agent {
   absl::Status captured_;
   int64_t frozen_us_ = 0;
   bool gave_up_ = false;
-  bool thaw_asked_ = false;  // in the middle of a capture
+  RemoteAddr scratch_;
   bool deleted_files_ = false;
 };
 
@@ -93,7 +92,6 @@ absl::Status Agent::Handle(const pb::AgentRequest& request) {
     case pb::AgentRequest::FREEZE:
       return Freeze(request);
     case pb::AgentRequest::KEEP_FROZEN:
-    case pb::AgentRequest::MAPS_READ:  // the capture has failed before it was waited for
       return absl::OkStatus();
     case pb::AgentRequest::THAW:
       return ThawAndReport();
@@ -134,14 +132,15 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
   lasting_.reset();
   image_ = pb::Image();
   captured_ = absl::OkStatus();
+  scratch_ = RemoteAddr();
   // All that can be done before the target stands still is done before.
-  std::optional<RemoteAddr> syscall_hint;
+  InjectionPlan plan{.scratch = RemoteAddr(request.scratch())};
   if (!request.bare()) {
     deleted_files_ = request.deleted_files();
     auto lasting = CaptureLasting(*target_, deleted_files_);
     if (!lasting.ok()) return Reply(lasting.status());
     lasting_ = *std::move(lasting);
-    if (auto found = FindSyscallInstruction(*target_); found.ok()) syscall_hint = *found;
+    if (auto found = FindSyscallInstruction(*target_); found.ok()) plan.syscall = *found;
   }
   auto frozen = FrozenProcess::Freeze(*target_);
   if (!frozen.ok()) {
@@ -150,50 +149,36 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
   }
   frozen_.emplace(*std::move(frozen));
   // From here on the session reads the maps, scans and copies while this process reads the rest.
-  INCR_RETURN_IF_ERROR(Reply(absl::OkStatus()));
+  if (!request.settled()) INCR_RETURN_IF_ERROR(Reply(absl::OkStatus()));
   if (request.bare()) return absl::OkStatus();
   // It looks at files, and a dead or dependent file system (a FUSE server that waits for the target)
   // may never answer. Every thread rests where our death lets it go on.
   ::alarm(kFrozenPatienceMs / 1000 + 1);
-  captured_ = Capture(request, syscall_hint);
+  captured_ = Capture(request, plan);
   ::alarm(0);
-  return std::exchange(thaw_asked_, false) ? ThawAndReport() : absl::OkStatus();
+  return request.settled() ? Reply(absl::OkStatus()) : absl::OkStatus();
 }
 
-absl::Status Agent::Capture(const pb::AgentRequest& request,
-                            std::optional<RemoteAddr> syscall_hint) {
+// The injected calls first: mmap, brk and munmap want the mmap lock, which the session's scan holds
+// most of the time once it has begun.
+absl::Status Agent::Capture(const pb::AgentRequest& request, const InjectionPlan& plan) {
   INCR_ASSIGN_OR_RETURN(FrozenState state, CaptureOuterState(*frozen_));
+  INCR_RETURN_IF_ERROR(CaptureInjectedState(*frozen_, plan, &state));
+  scratch_ = state.scratch;
+  if (!request.settled()) {
+    pb::AgentReply over;
+    over.set_calls_over(true);
+    INCR_RETURN_IF_ERROR(Reply(absl::OkStatus(), std::move(over)));
+    ::sched_yield();  // The session may wait for it on this CPU.
+  }
   pb::Process files;
   INCR_RETURN_IF_ERROR(CaptureFiles(*target_, {lasting_->fs, &inherited_pipes_},
                                     request.allow_unsupported(), &files, &image_));
-  INCR_RETURN_IF_ERROR(AwaitMapsRead());
-  INCR_RETURN_IF_ERROR(CaptureInjectedState(*frozen_, syscall_hint, &state));
   pb::Process* process = image_.add_processes();
   INCR_RETURN_IF_ERROR(CaptureProcess(*target_, state, *lasting_, request.allow_unsupported(),
                                       process, &image_));
   process->MergeFrom(files);
   return absl::OkStatus();
-}
-
-// The injected calls need scratch memory in the target, which is none of its mappings.
-absl::Status Agent::AwaitMapsRead() {
-  for (const Stopwatch watch; watch.elapsed_us() < kFrozenPatienceMs * 1000;) {
-    StayAwake(socket_, kStayAwakeUs);
-    pb::AgentRequest request;
-    INCR_ASSIGN_OR_RETURN(
-        const ReceiveOutcome outcome,
-        ReceiveMessage(socket_, kFrozenPatienceMs, &request, nullptr));
-    if (outcome != ReceiveOutcome::kMessage) break;
-    if (request.operation() == pb::AgentRequest::MAPS_READ) return absl::OkStatus();
-    if (request.operation() == pb::AgentRequest::THAW) {
-      thaw_asked_ = true;
-      return absl::AbortedError("the checkpoint was given up before the target's state was read");
-    }
-  }
-  // The daemon hangs or is gone. The target must not hang with it.
-  gave_up_ = true;
-  (void)Thaw();
-  return absl::DeadlineExceededError("the checkpoint did not read the target's maps in time");
 }
 
 // What need not happen in the freeze happens when the target is running again.
@@ -211,6 +196,7 @@ absl::Status Agent::ThawAndReport() {
   if (status.ok() && lasting_) status = ConfirmLasting();
   if (status.ok() && lasting_) reply.set_image(image_.SerializeAsString());
   reply.set_frozen_us(frozen_us_);
+  reply.set_scratch(scratch_.value());
   return Reply(status, std::move(reply));
 }
 

@@ -104,11 +104,12 @@ absl::Status SendMessage(int socket, const google::protobuf::MessageLite& messag
   return SendAll(socket, bytes.data(), bytes.size());
 }
 
-void StayAwake(int socket, int64_t us) {
+bool StayAwake(int socket, int64_t us) {
   const Stopwatch watch;
-  for (pollfd ready{socket, POLLIN, 0}; ::poll(&ready, 1, 0) == 0 && watch.elapsed_us() < us;) {
-    ::sched_yield();
+  for (pollfd ready{socket, POLLIN, 0}; ::poll(&ready, 1, 0) == 0; ::sched_yield()) {
+    if (watch.elapsed_us() >= us) return false;
   }
+  return true;
 }
 
 absl::StatusOr<ReceiveOutcome> ReceiveMessage(int socket, int timeout_ms,

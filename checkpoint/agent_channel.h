@@ -19,8 +19,8 @@ absl::Status SendMessage(int socket, const google::protobuf::MessageLite& messag
 
 // Waits up to `us` for a message without going to sleep, while others may run: for moments in which the
 // target stands still. A CPU that has gone to sleep takes 0.1 ms and more to come back, and a thread
-// that slept may be woken on the CPU of whom it waited for.
-void StayAwake(int socket, int64_t us);
+// that slept may be woken on the CPU of whom it waited for. True if there is a message (or the end).
+bool StayAwake(int socket, int64_t us);
 
 // `timeout_ms` -1: for ever; it bounds the wait for the first byte. `attached` may be null.
 absl::StatusOr<ReceiveOutcome> ReceiveMessage(int socket, int timeout_ms,

@@ -64,13 +64,16 @@ absl::StatusOr<AgentClient> AgentClient::Spawn(const std::vector<std::string>& c
 }
 
 AgentClient::AgentClient(AgentClient&& other) noexcept
-    : pid_(std::exchange(other.pid_, 0)), socket_(std::move(other.socket_)) {}
+    : pid_(std::exchange(other.pid_, 0)),
+      socket_(std::move(other.socket_)),
+      calls_over_(other.calls_over_) {}
 
 AgentClient& AgentClient::operator=(AgentClient&& other) noexcept {
   if (this == &other) return *this;
   Close();
   pid_ = std::exchange(other.pid_, 0);
   socket_ = std::move(other.socket_);
+  calls_over_ = other.calls_over_;
   return *this;
 }
 
@@ -93,7 +96,7 @@ absl::Status AgentClient::Send(pb::AgentRequest::Operation operation) {
   return SendMessage(socket_.get(), request);
 }
 
-absl::StatusOr<pb::AgentReply> AgentClient::Receive(ScopedFd* attached) {
+absl::StatusOr<pb::AgentReply> AgentClient::ReceiveAny(ScopedFd* attached) {
   pb::AgentReply reply;
   INCR_ASSIGN_OR_RETURN(ReceiveOutcome outcome,
                         ReceiveMessage(socket_.get(), kReplyPatienceMs, &reply, attached));
@@ -104,6 +107,16 @@ absl::StatusOr<pb::AgentReply> AgentClient::Receive(ScopedFd* attached) {
     socket_.reset();  // It thaws when it comes to itself; its late replies must not be taken for others.
     return absl::UnavailableError(absl::StrCat("the tracing agent (pid ", pid_, ") hangs"));
   }
+  return reply;
+}
+
+// The next answer, not `calls_over`, which comes when it likes.
+absl::StatusOr<pb::AgentReply> AgentClient::Receive(ScopedFd* attached) {
+  absl::StatusOr<pb::AgentReply> reply;
+  do {
+    reply = ReceiveAny(attached);
+    if (reply.ok()) calls_over_ |= reply->calls_over();
+  } while (reply.ok() && reply->calls_over());
   return reply;
 }
 
@@ -135,19 +148,29 @@ absl::Status AgentClient::Freeze(const FreezeOptions& options) {
   request.set_bare(options.bare);
   request.set_allow_unsupported(options.allow_unsupported);
   request.set_deleted_files(options.deleted_files);
+  request.set_settled(options.settled);
+  request.set_scratch(options.scratch);
   INCR_RETURN_IF_ERROR(SendMessage(socket_.get(), request));
   StayAwake(socket_.get(), kFreezeUs);
-  return ReceiveOk().status();
+  INCR_RETURN_IF_ERROR(ReceiveOk().status());
+  calls_over_ = options.bare || options.settled;
+  return absl::OkStatus();
 }
 
-absl::Status AgentClient::MapsRead() { return Send(pb::AgentRequest::MAPS_READ); }
+absl::Status AgentClient::AwaitCalls(int64_t us) {
+  if (calls_over_ || !StayAwake(socket_.get(), us)) return absl::OkStatus();
+  INCR_ASSIGN_OR_RETURN(const pb::AgentReply reply, ReceiveAny(nullptr));
+  calls_over_ = true;
+  return reply.calls_over() ? absl::OkStatus()
+                            : absl::InternalError("the tracing agent speaks out of turn");
+}
 
 absl::Status AgentClient::KeepFrozen() { return Send(pb::AgentRequest::KEEP_FROZEN); }
 
 absl::StatusOr<AgentClient::Thawed> AgentClient::Thaw() {
   INCR_RETURN_IF_ERROR(Send(pb::AgentRequest::THAW));
   INCR_ASSIGN_OR_RETURN(const pb::AgentReply reply, Receive());
-  Thawed thawed{reply.held(), reply.frozen_us(), StatusOf(reply), {}};
+  Thawed thawed{reply.held(), reply.frozen_us(), StatusOf(reply), {}, reply.scratch()};
   if (!thawed.image.ParseFromString(reply.image())) {
     return absl::InternalError("the tracing agent's image does not parse");
   }

@@ -36,12 +36,16 @@ class AgentClient {
     bool bare = false;  // only stop it: no state is captured
     bool allow_unsupported = false;
     bool deleted_files = false;  // see CaptureLasting
+    // Where the agent may map some pages for its calls in the target, far from any other mapping. Who reads
+    // the maps in the freeze may see them there or not.
+    uint64_t scratch = 0;
+    bool settled = false;  // return only when the agent has read the state and unmapped them
   };
-  // Returns once every thread rests. The agent then reads the state while the caller scans and copies;
-  // what the target's own threads are asked for, in a scratch mapping, waits for MapsRead().
+  // Returns once every thread rests. The agent then reads the state while the caller scans and copies.
   absl::Status Freeze(const FreezeOptions& options);
-  // After the maps were read, once in every freeze that is not bare.
-  absl::Status MapsRead();
+  // Waits for the end of the agent's calls in the target, but no longer than `us`: they want the mmap lock
+  // and a CPU, as does who begins to scan with all there is.
+  absl::Status AwaitCalls(int64_t us);
   // To be called at least every second while frozen.
   absl::Status KeepFrozen();
 
@@ -50,6 +54,7 @@ class AgentClient {
     int64_t frozen_us = 0;  // for how long
     absl::Status state;     // why `image` is missing
     pb::Image image;        // without mappings; empty after a bare freeze
+    uint64_t scratch = 0;   // where the agent's pages were; 0 if there were none
   };
   // After every successful Freeze.
   absl::StatusOr<Thawed> Thaw();
@@ -57,11 +62,13 @@ class AgentClient {
  private:
   AgentClient(pid_t pid, ScopedFd socket) : pid_(pid), socket_(std::move(socket)) {}
   absl::Status Send(pb::AgentRequest::Operation operation);
+  absl::StatusOr<pb::AgentReply> ReceiveAny(ScopedFd* attached);
   absl::StatusOr<pb::AgentReply> Receive(ScopedFd* attached = nullptr);
   absl::StatusOr<pb::AgentReply> ReceiveOk(ScopedFd* attached = nullptr);
   void Close();
   pid_t pid_ = 0;
   ScopedFd socket_;
+  bool calls_over_ = true;
 };
 
 }  // namespace incr

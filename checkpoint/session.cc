@@ -34,6 +34,7 @@ namespace {
 
 constexpr uint32_t kSpace = 0;  // of the first process's pages
 constexpr int64_t kKeepFrozenEveryUs = 1'000'000;
+constexpr int64_t kCallsPatienceUs = 150;
 constexpr uint64_t kKeptBufferPages = 4096;  // 16 MiB
 
 // Changes when the process executes another program: its memory, and every
@@ -124,7 +125,7 @@ class Session final : public CheckpointSession {
   absl::Status ArmNewMemory();
   absl::StatusOr<Frozen> FreezeAndCopy(PageCopier& copier, uint64_t expected_pages);
   absl::Status CheckSameMemory() const;
-  absl::Status CopyWhileFrozen(PageCopier& copier, Frozen* frozen);
+  absl::Status CopyWhileFrozen(PageCopier& copier, uint64_t scratch, Frozen* frozen);
   absl::Status Freeze(const AgentClient::FreezeOptions& options);
   absl::StatusOr<AgentClient::Thawed> Thaw();
   absl::Status DescribeMappings(Frozen* frozen);
@@ -414,18 +415,25 @@ absl::StatusOr<Session::Frozen> Session::FreezeAndCopy(PageCopier& copier,
   Frozen frozen;
   copier.Reserve(std::clamp(expected_pages * 2, options_.precopy_target_pages * 4,
                             options_.frozen_buffer_bytes / kPageSize));
+  INCR_ASSIGN_OR_RETURN(const MemoryMap map, ReadMaps(*target_));
+  tracker_->LookAhead(map);
   const Urgency urgency;
+  const uint64_t scratch = MiddleOfWidestGap(map);
   INCR_RETURN_IF_ERROR(Freeze({.allow_unsupported = options_.allow_unsupported,
-                               .deleted_files = options_.save_file_pages}));
+                               .deleted_files = options_.save_file_pages,
+                               .scratch = scratch,
+                               // An oracle wants to see what we see: not the rseq area of a thread
+                               // that has run again.
+                               .settled = options_.while_frozen != nullptr}));
   frozen.time_us = WallMicros();
-  const absl::Status copied = CopyWhileFrozen(copier, &frozen);
-  if (options_.while_frozen) {
-    options_.while_frozen();
-    (void)agent_->MapsRead();
-  }
+  const absl::Status copied = CopyWhileFrozen(copier, scratch, &frozen);
+  if (options_.while_frozen) options_.while_frozen();
   INCR_ASSIGN_OR_RETURN(AgentClient::Thawed thawed, Thaw());
   INCR_RETURN_IF_ERROR(CheckSameMemory());
   INCR_RETURN_IF_ERROR(copied);
+  if (thawed.state.ok() && thawed.scratch != scratch) {
+    return absl::AbortedError("the target's maps were read with memory of our own in them");
+  }
   INCR_RETURN_IF_ERROR(thawed.state);
   frozen.image = std::move(thawed.image);
   frozen.frozen_us = thawed.frozen_us;
@@ -508,15 +516,17 @@ absl::Status Session::CheckSameMemory() const {
                                          " executed another program during the checkpoint"));
 }
 
-absl::Status Session::CopyWhileFrozen(PageCopier& copier, Frozen* frozen) {
+// `scratch`: where the agent may have a mapping for a moment.
+absl::Status Session::CopyWhileFrozen(PageCopier& copier, uint64_t scratch, Frozen* frozen) {
   absl::StatusOr<MemoryMap> map = ReadMaps(*target_);
   absl::StatusOr<PageSet> excluded = excluded_.Decide(*target_);
-  // An oracle wants to see what we see: not the rseq area of a thread that has run again.
-  if (!options_.while_frozen) (void)agent_->MapsRead();  // If it is gone, Thaw() will tell.
   INCR_RETURN_IF_ERROR(map.status());
   INCR_RETURN_IF_ERROR(excluded.status());
   frozen->map = *std::move(map);
+  std::erase_if(frozen->map,
+                [&](const MemoryMapping& mapping) { return mapping.start == scratch; });
   tracker_->Exclude(*std::move(excluded));
+  INCR_RETURN_IF_ERROR(agent_->AwaitCalls(kCallsPatienceUs));
   absl::StatusOr<TakenPages> taken = tracker_->TakeFrozen(frozen->map);
   if (!taken.ok()) {
     DistrustTracker(taken.status());

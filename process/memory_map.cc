@@ -151,6 +151,18 @@ bool CutAt(uint64_t address, size_t* line, std::string* text) {
 
 }  // namespace
 
+uint64_t MiddleOfWidestGap(const MemoryMap& map) {
+  constexpr uint64_t kUserSpaceEnd = uint64_t{1} << 47;  // [vsyscall] is beyond
+  uint64_t widest = 0, middle = 0;
+  for (size_t i = 1; i < map.size() && map[i].start < kUserSpaceEnd; ++i) {
+    const uint64_t gap = map[i].start - map[i - 1].end;
+    if (gap <= widest) continue;
+    widest = gap;
+    middle = (map[i - 1].end + gap / 2) / kPageSize * kPageSize;
+  }
+  return middle;
+}
+
 bool MemoryMapping::SameButFlags(const MemoryMapping& other) const {
   return start == other.start && end == other.end && prot == other.prot &&
          shared == other.shared && offset == other.offset && dev_major == other.dev_major &&

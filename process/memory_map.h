@@ -63,6 +63,10 @@ MappingClass ClassifyMapping(const MemoryMapping& mapping);
 // MAP_SHARED | MAP_ANONYMOUS, or /dev/zero mapped shared.
 bool IsSharedAnonymous(const MemoryMapping& mapping);
 
+// Page-aligned: where a mapping that comes and goes merges with no other and is in nobody's way. 0: there
+// are not two mappings.
+uint64_t MiddleOfWidestGap(const MemoryMap& map);
+
 // OK, or why a mapping cannot be saved (hugetlbfs, device memory, SysV shm, [aio], io_uring, a
 // deleted file other than shared anonymous memory), naming range and name.
 absl::Status CheckMappingSupported(const MemoryMapping& mapping);

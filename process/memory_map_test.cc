@@ -152,6 +152,17 @@ TEST(MemoryMapTest, DevicesAreUnsupportedButDevShmIsAFile) {
   EXPECT_FALSE(CheckMappingSupported(m).ok());
 }
 
+TEST(MemoryMapTest, TheMiddleOfTheWidestGapIsBelowTheKernelsOwn) {
+  const auto map = ParseMaps(
+      "1000-2000 r--p 00000000 00:00 0 \n"
+      "5000-6000 r--p 00000000 00:00 0 \n"
+      "f000-10000 r--p 00000000 00:00 0 \n"
+      "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]\n");
+  ASSERT_TRUE(map.ok()) << map.status();
+  EXPECT_EQ(MiddleOfWidestGap(*map), 0xa000u);
+  EXPECT_EQ(MiddleOfWidestGap({}), 0u);
+}
+
 TEST(MemoryMapTest, BadLinesAreErrorsThatShowTheLine) {
   for (const char* line :
        {"x", "1000-2000", "1000-2000 rw-p", "1000-2000 rw-q 0 00:00 0", "2000-1000 rw-p 0 00:00 0 ",

@@ -68,6 +68,7 @@ absl::Status PagemapScanner::Scan(PageRange range, const ScanQuery& query,
   arg.start = range.first * kPageSize;
   arg.vec = reinterpret_cast<uintptr_t>(regions.get());
   arg.vec_len = kRegions;
+  arg.max_pages = query.first_only ? 1 : 0;
   arg.category_inverted = query.inverted;
   arg.category_mask = query.all_of;
   arg.category_anyof_mask = query.any_of;
@@ -92,6 +93,7 @@ absl::Status PagemapScanner::Scan(PageRange range, const ScanQuery& query,
       found({region.start / kPageSize, (region.end - region.start) / kPageSize},
             region.categories);
     }
+    if (query.first_only && count > 0) break;
     // Done, or the vector was full: goes on at walk_end. A part that ends inside a page of 1 GiB
     // (hugetlbfs) gets nowhere. Anything else would spin.
     if (arg.walk_end <= arg.start && arg.end < end) {

@@ -28,6 +28,7 @@ struct ScanQuery {
   // Destructive read: re-protects what it reports (PM_SCAN_WP_MATCHING). If the epoch
   // fails later, the caller must put those pages into the next one.
   bool write_protect = false;
+  bool first_only = false;  // ends at the first page that it reports
 };
 
 // A classic entry that is SWAPPED but has no content. Needs the frame bits, which the

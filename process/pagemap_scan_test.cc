@@ -108,6 +108,23 @@ TEST_F(PagemapScanTest, MoreRunsThanFitOneVectorAreAllReported) {
   EXPECT_TRUE(TakeWritten(p, kPages).empty());
 }
 
+TEST_F(PagemapScanTest, AScanForTheFirstPageEndsThere) {
+  char* p = Map(20000);
+  for (const size_t page : {7, 8, 900, 19999}) p[page * kPageSize] = 1;
+  ScanQuery query;
+  query.any_of = query.report = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+  query.first_only = true;
+  const auto first_from = [&](size_t page) {
+    PageSet found;
+    EXPECT_TRUE(scanner_->Scan(Range(p + page * kPageSize, 20000 - page), query,
+                               [&](PageRange r, uint64_t) { found.Add(r); }).ok());
+    return found;
+  };
+  EXPECT_EQ(first_from(0), Set({{PageOf(p) + 7, 1}}));
+  EXPECT_EQ(first_from(8), Set({{PageOf(p) + 8, 1}}));
+  EXPECT_EQ(first_from(901), Set({{PageOf(p) + 19999, 1}}));
+}
+
 TEST_F(PagemapScanTest, ReadingAnEmptyPageShowsTheZeroPage) {
   char* p = Map(1);
   Register(p, 1);

@@ -140,15 +140,17 @@ void FillIn(const Registers& saved, uint64_t mask, BatchData* data) {
 class BatchRun {
  public:
   BatchRun(std::vector<ThreadBatch>* batches, size_t answer_bytes, const RemoteMemory& memory,
-           RemoteAddr instruction)
+           RemoteAddr instruction, RemoteAddr place)
       : batches_(*batches),
         answer_bytes_(answer_bytes),
         memory_(memory),
         instruction_(instruction),
+        place_(place),
         layout_(MakeLayout(answer_bytes, *batches)) {}
 
   // `threads` in the order of the batches.
   absl::StatusOr<std::string> Run(std::vector<RemoteSyscalls>& threads, BatchMode mode);
+  RemoteAddr scratch() const { return base_; }
 
  private:
   absl::StatusOr<RemoteScratch> MapScratch(RemoteSyscalls& leader, BatchMode* mode) const;
@@ -164,7 +166,7 @@ class BatchRun {
   std::vector<ThreadBatch>& batches_;
   const size_t answer_bytes_;
   const RemoteMemory& memory_;
-  const RemoteAddr instruction_;
+  const RemoteAddr instruction_, place_;
   const Layout layout_;
   RemoteAddr base_;
 };
@@ -184,11 +186,12 @@ absl::StatusOr<RemoteScratch> BatchRun::MapScratch(RemoteSyscalls& leader, Batch
   constexpr int kData = PROT_READ | PROT_WRITE;
   if (!FaultPoint("process.exec_scratch").ok()) *mode = BatchMode::kCallByCall;
   if (*mode == BatchMode::kFastIfAllowed) {
-    auto scratch = RemoteScratch::Map(&leader, &memory_, layout_.size, kData | PROT_EXEC);
+    auto scratch =
+        RemoteScratch::Map(&leader, &memory_, layout_.size, kData | PROT_EXEC, place_);
     if (scratch.ok() || absl::IsNotFound(scratch.status())) return scratch;
     *mode = BatchMode::kCallByCall;
   }
-  return RemoteScratch::Map(&leader, &memory_, layout_.size, kData);
+  return RemoteScratch::Map(&leader, &memory_, layout_.size, kData, place_);
 }
 
 absl::StatusOr<std::string> BatchRun::Run(std::vector<RemoteSyscalls>& threads, BatchMode mode) {
@@ -336,17 +339,18 @@ absl::StatusOr<std::string> RunOnce(BatchRun& run, const std::vector<ThreadBatch
 
 }  // namespace
 
-absl::StatusOr<std::string> RunRemoteBatches(FrozenProcess& frozen,
-                                             std::optional<RemoteAddr> syscall_hint,
+absl::StatusOr<std::string> RunRemoteBatches(FrozenProcess& frozen, const InjectionPlan& plan,
                                              size_t answer_bytes, BatchMode mode,
-                                             std::vector<ThreadBatch>* batches) {
+                                             std::vector<ThreadBatch>* batches,
+                                             RemoteAddr* scratch) {
   INCR_CHECK(!batches->empty());
   INCR_ASSIGN_OR_RETURN(const RemoteMemory memory, RemoteMemory::Open(frozen.process(), true));
   INCR_ASSIGN_OR_RETURN(const RemoteAddr instruction,
-                        ConfirmSyscallInstruction(frozen.process(), memory, syscall_hint));
-  BatchRun run(batches, answer_bytes, memory, instruction);
+                        ConfirmSyscallInstruction(frozen.process(), memory, plan.syscall));
+  BatchRun run(batches, answer_bytes, memory, instruction, plan.scratch);
   for (int attempt = 0;; ++attempt) {
     auto answers = RunOnce(run, *batches, instruction, mode);
+    *scratch = run.scratch();
     // A thread went on by itself because we were not scheduled. It is at rest again; nothing of
     // what was asked counts, so ask once more. The scratch memory of this attempt stays behind.
     if (!absl::IsAborted(answers.status()) || attempt == kMaxAttempts) return answers;

@@ -13,13 +13,13 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "process/frozen_process.h"
 #include "process/remote_addr.h"
+#include "process/thread_state.h"
 
 namespace incr {
 
@@ -43,12 +43,11 @@ enum class BatchMode { kFastIfAllowed, kCallByCall };
 
 // Makes all calls and fills in their results; the first batch belongs to the leader. Returns the
 // `answer_bytes` that the calls wrote. Each thread rests in the signal path again and has its
-// registers and mask back; nothing is left in the target. `syscall_hint`: see
-// ConfirmSyscallInstruction.
-absl::StatusOr<std::string> RunRemoteBatches(FrozenProcess& frozen,
-                                             std::optional<RemoteAddr> syscall_hint,
+// registers and mask back; nothing is left in the target. `scratch`: where the scratch memory was.
+absl::StatusOr<std::string> RunRemoteBatches(FrozenProcess& frozen, const InjectionPlan& plan,
                                              size_t answer_bytes, BatchMode mode,
-                                             std::vector<ThreadBatch>* batches);
+                                             std::vector<ThreadBatch>* batches,
+                                             RemoteAddr* scratch);
 
 }  // namespace incr
 

@@ -301,11 +301,15 @@ absl::Status RemoteSyscalls::End() {
 
 absl::StatusOr<RemoteScratch> RemoteScratch::Map(RemoteSyscalls* syscalls,
                                                  const RemoteMemory* memory, size_t bytes,
-                                                 int prot) {
+                                                 int prot, RemoteAddr place) {
   const size_t size = (bytes + kPageSize - 1) / kPageSize * kPageSize;
-  INCR_ASSIGN_OR_RETURN(const uint64_t address,
-                        syscalls->Call("mmap of scratch memory", SYS_mmap, 0, size, prot,
-                                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  const auto map = [&](uint64_t at, int flags) {
+    return syscalls->Call("mmap of scratch memory", SYS_mmap, at, size, prot,
+                          MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+  };
+  auto mapped = map(place.value(), place.value() == 0 ? 0 : MAP_FIXED_NOREPLACE);
+  if (absl::IsAlreadyExists(mapped.status())) mapped = map(0, 0);
+  INCR_ASSIGN_OR_RETURN(const uint64_t address, mapped);
   RemoteScratch scratch;
   scratch.syscalls_ = syscalls;
   scratch.address_ = RemoteAddr(address);

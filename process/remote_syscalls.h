@@ -138,8 +138,10 @@ class RemoteSyscalls {
 // or the destructor. `syscalls` and `memory` outlive it. Invisible after the freeze.
 class RemoteScratch {
  public:
+  // At `place` if it is not 0 and nothing is there, else anywhere.
   static absl::StatusOr<RemoteScratch> Map(RemoteSyscalls* syscalls, const RemoteMemory* memory,
-                                           size_t bytes, int prot);
+                                           size_t bytes, int prot,
+                                           RemoteAddr place = RemoteAddr());
   RemoteScratch(RemoteScratch&&) noexcept;
   RemoteScratch& operator=(RemoteScratch&&) = delete;
   ~RemoteScratch();

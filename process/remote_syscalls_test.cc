@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "process/frozen_process.h"
+#include "process/memory_map.h"
 #include "process/test_child.h"
 
 namespace incr {
@@ -119,6 +120,30 @@ TEST(RemoteSyscallsTest, ScratchIsUnmappedOnEveryPath) {
   }
   char byte;
   EXPECT_FALSE(memory->Read(address, &byte, 1).ok());
+}
+
+TEST(RemoteSyscallsTest, ScratchIsWhereItIsWantedUnlessSomethingIsThere) {
+  TestChild child = TestChild::Fork([] { AwaitLine(); });
+  Driven driven(child);
+  ASSERT_TRUE(driven.calls.ok()) << driven.calls.status();
+  const auto memory = RemoteMemory::Open(child.handle(), true);
+  const auto map = ReadMaps(child.handle());
+  ASSERT_TRUE(map.ok());
+  const RemoteAddr wanted(MiddleOfWidestGap(*map));
+  const auto map_one = [&] {
+    return RemoteScratch::Map(&*driven.calls, &*memory, 4096, PROT_READ | PROT_WRITE, wanted);
+  };
+  auto scratch = map_one();
+  ASSERT_TRUE(scratch.ok()) << scratch.status();
+  EXPECT_EQ(scratch->address(), wanted);
+  constexpr uint64_t kMark = 0x1234'5678;
+  ASSERT_TRUE(memory->Write(wanted, &kMark, sizeof kMark).ok());
+  auto other = map_one();
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_NE(other->address(), wanted);
+  uint64_t mark = 0;
+  ASSERT_TRUE(memory->Read(wanted, &mark, sizeof mark).ok());
+  EXPECT_EQ(mark, kMark);
 }
 
 TEST(RemoteSyscallsTest, NewThreadOfACloneIsTracedAndAtRest) {

@@ -116,25 +116,25 @@ absl::Status CapturePending(FrozenProcess& frozen, FrozenState* state) {
   return absl::OkStatus();
 }
 
-absl::Status AskInside(FrozenProcess& frozen, std::optional<RemoteAddr> syscall_hint,
-                       BatchMode mode, FrozenState* state) {
+absl::Status AskInside(FrozenProcess& frozen, const InjectionPlan& plan, BatchMode mode,
+                       FrozenState* state) {
   std::vector<ThreadBatch> batches = PlanStateQueries(frozen.tids());
-  INCR_ASSIGN_OR_RETURN(
-      const std::string answers,
-      RunRemoteBatches(frozen, syscall_hint, StateAnswerBytes(batches.size()), mode, &batches));
+  INCR_ASSIGN_OR_RETURN(const std::string answers,
+                        RunRemoteBatches(frozen, plan, StateAnswerBytes(batches.size()), mode,
+                                         &batches, &state->scratch));
   INCR_RETURN_IF_ERROR(ReadStateAnswers(batches, answers, state));
   return CapturePending(frozen, state);
 }
 
 }  // namespace
 
-absl::Status CaptureInjectedState(FrozenProcess& frozen, std::optional<RemoteAddr> syscall_hint,
+absl::Status CaptureInjectedState(FrozenProcess& frozen, const InjectionPlan& plan,
                                   FrozenState* state) {
-  return AskInside(frozen, syscall_hint, BatchMode::kFastIfAllowed, state);
+  return AskInside(frozen, plan, BatchMode::kFastIfAllowed, state);
 }
 
 absl::Status CaptureInjectedState(FrozenProcess& frozen, BatchMode mode, FrozenState* state) {
-  return AskInside(frozen, std::nullopt, mode, state);
+  return AskInside(frozen, {}, mode, state);
 }
 
 absl::StatusOr<FrozenState> CaptureOuterState(FrozenProcess& frozen) {

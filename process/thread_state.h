@@ -18,6 +18,7 @@
 #include "base/scoped_fd.h"
 #include "process/frozen_process.h"
 #include "process/registers.h"
+#include "process/remote_addr.h"
 #include "process/remote_memory.h"
 
 namespace incr {
@@ -61,16 +62,23 @@ struct SharedState {  // of the process
 struct FrozenState {
   std::vector<ThreadState> threads;  // leader first
   SharedState shared;
+  RemoteAddr scratch;  // where the pages for remote calls were
+};
+
+// Both are wishes.
+struct InjectionPlan {
+  std::optional<RemoteAddr> syscall;  // see ConfirmSyscallInstruction
+  RemoteAddr scratch;                 // where the pages shall be mapped; 0: wherever the kernel likes
 };
 
 // What can be read from outside: registers, xstate, masks, robust list, rseq, scheduling.
 absl::StatusOr<FrozenState> CaptureOuterState(FrozenProcess& frozen);
 
 // Fills in the part that needs remote calls, and then the pending signals: a timer that expires in the
-// freeze is either still running when it is asked for, or its signal is there afterwards. While it runs, and no longer, the target has a mapping
-// more, which others that read its maps would see, and a thread that runs may have its rseq area
-// written by the kernel. `syscall_hint`: see ConfirmSyscallInstruction.
-absl::Status CaptureInjectedState(FrozenProcess& frozen, std::optional<RemoteAddr> syscall_hint,
+// freeze is either still running when it is asked for, or its signal is there afterwards. While it runs,
+// and no longer, the target has a mapping more, state->scratch, which others that read its maps would see,
+// and a thread that runs may have its rseq area written by the kernel.
+absl::Status CaptureInjectedState(FrozenProcess& frozen, const InjectionPlan& plan,
                                   FrozenState* state);
 // For tests: both modes must find the same.
 enum class BatchMode;

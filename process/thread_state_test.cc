@@ -26,6 +26,7 @@
 #include "gtest/gtest.h"
 #include "process/frozen_process.h"
 #include "process/kernel_abi.h"
+#include "process/memory_map.h"
 #include "process/remote_batch.h"
 #include "process/test_child.h"
 
@@ -80,7 +81,7 @@ absl::Status FreezeCaptureThaw(const ProcessHandle& process, int64_t* frozen_us 
   INCR_RETURN_IF_ERROR(frozen.status());
   auto state = CaptureOuterState(*frozen);
   INCR_RETURN_IF_ERROR(state.status());
-  INCR_RETURN_IF_ERROR(CaptureInjectedState(*frozen, std::nullopt, &*state));
+  INCR_RETURN_IF_ERROR(CaptureInjectedState(*frozen, InjectionPlan(), &*state));
   INCR_RETURN_IF_ERROR((*std::move(frozen)).Thaw());
   if (frozen_us != nullptr) *frozen_us = watch.elapsed_us();
   return absl::OkStatus();
@@ -432,6 +433,24 @@ int64_t Median(std::vector<int64_t> times) {
 }
 
 // Not a promise but numbers: what a freeze costs. The bound only catches the absurd.
+TEST(ThreadStateTest, TheScratchMemoryIsWhereItWasWanted) {
+  TestChild child = TestChild::Exec({"testdata/targets/frz_sleepers", "3"});
+  ASSERT_EQ(child.ReadLine(), "ready");
+  auto frozen = FrozenProcess::Freeze(child.handle());
+  ASSERT_TRUE(frozen.ok()) << frozen.status();
+  const auto before = ReadMaps(child.handle());
+  ASSERT_TRUE(before.ok());
+  auto state = CaptureOuterState(*frozen);
+  ASSERT_TRUE(state.ok());
+  const RemoteAddr wanted(MiddleOfWidestGap(*before));
+  const absl::Status captured = CaptureInjectedState(*frozen, {.scratch = wanted}, &*state);
+  ASSERT_TRUE(captured.ok()) << captured;
+  EXPECT_EQ(state->scratch, wanted);
+  const auto after = ReadMaps(child.handle());
+  ASSERT_TRUE(after.ok());
+  EXPECT_EQ(*before, *after);
+}
+
 TEST(ThreadStateTest, ReportsItsTimes) {
   for (const char* threads : {"1", "8", "64"}) {
     TestChild child = TestChild::Exec({"testdata/targets/frz_sleepers", threads});
@@ -445,7 +464,7 @@ TEST(ThreadStateTest, ReportsItsTimes) {
       auto state = CaptureOuterState(*frozen);
       ASSERT_TRUE(state.ok());
       const int64_t t2 = MonotonicMicros();
-      ASSERT_TRUE(CaptureInjectedState(*frozen, std::nullopt, &*state).ok());
+      ASSERT_TRUE(CaptureInjectedState(*frozen, InjectionPlan(), &*state).ok());
       const int64_t t3 = MonotonicMicros();
       ASSERT_TRUE((*std::move(frozen)).Thaw().ok());
       const int64_t t4 = MonotonicMicros();

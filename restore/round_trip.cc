@@ -121,7 +121,7 @@ absl::StatusOr<uint64_t> RoundTrip::CheckpointOnce(
   INCR_ASSIGN_OR_RETURN(FrozenProcess frozen, FrozenProcess::Freeze(target));
   while_frozen();
   INCR_ASSIGN_OR_RETURN(FrozenState state, CaptureOuterState(frozen));
-  INCR_RETURN_IF_ERROR(CaptureInjectedState(frozen, std::nullopt, &state));
+  INCR_RETURN_IF_ERROR(CaptureInjectedState(frozen, InjectionPlan(), &state));
   MemoryStore::Epoch epoch;
   pb::Image image;
   pb::Process* process = image.add_processes();

@@ -1,6 +1,7 @@
 #include "tracker/private_scan.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/status.h"
@@ -25,14 +26,22 @@ std::vector<PageRange> Coalesce(const PageSet& pages) {
   return coarse;
 }
 
+// The first mapping that ends above `page`.
+MemoryMap::const_iterator FirstAt(const MemoryMap& map, uint64_t page) {
+  return std::lower_bound(
+      map.begin(), map.end(), page,
+      [](const MemoryMapping& mapping, uint64_t p) { return mapping.pages().end() <= p; });
+}
+
+const MemoryMapping* MappingAt(const MemoryMap& map, uint64_t page) {
+  const auto it = FirstAt(map, page);
+  return it != map.end() && it->pages().first <= page ? &*it : nullptr;
+}
+
 // The mapped pages of `map` in `span`.
 PageSet MappedIn(const MemoryMap& map, PageRange span) {
   PageSet mapped;
-  auto first = std::lower_bound(map.begin(), map.end(), span.first,
-                                [](const MemoryMapping& mapping, uint64_t page) {
-                                  return mapping.pages().end() <= page;
-                                });
-  for (auto it = first; it != map.end() && it->pages().first < span.end(); ++it) {
+  for (auto it = FirstAt(map, span.first); it != map.end() && it->pages().first < span.end(); ++it) {
     const uint64_t begin = std::max(it->pages().first, span.first);
     mapped.Add({begin, std::min(it->pages().end(), span.end()) - begin});
   }
@@ -77,20 +86,44 @@ absl::Status PrivateScan::ScanInto(PageRange range, const ScanQuery& query, Runs
   });
 }
 
+ScanQuery PrivateScan::Unregistered(const ScanSpan& span) const {
+  ScanQuery query;
+  if (span.files) {
+    query = OwnContent(span);
+  } else {
+    query.report = kPopulated | PAGE_IS_PFNZERO | traits_.guard_category;
+  }
+  query.inverted |= PAGE_IS_WPALLOWED;
+  query.all_of |= PAGE_IS_WPALLOWED;
+  query.report &= ~uint64_t{PAGE_IS_WRITTEN};  // Means nothing there.
+  return query;
+}
+
+absl::StatusOr<PageSet> PrivateScan::FindUnregisteredMappings() const {
+  PageSet mappings;
+  for (const ScanSpan& span : spans_) {
+    ScanQuery query = Unregistered(span);
+    query.any_of = kPopulated;
+    query.first_only = true;
+    for (PageRange rest = span.pages; rest.count > 0;) {
+      std::optional<uint64_t> first;
+      INCR_RETURN_IF_ERROR(scanner_.Scan(
+          rest, query, [&](PageRange found, uint64_t) { first = found.first; }));
+      if (!first) break;
+      const MemoryMapping* mapping = MappingAt(*map_, *first);
+      if (mapping != nullptr) mappings.Add(mapping->pages());
+      const uint64_t next = mapping == nullptr ? *first + 1 : mapping->pages().end();
+      rest = {next, span.pages.end() - std::min(next, span.pages.end())};
+    }
+  }
+  return mappings;
+}
+
 absl::StatusOr<PageSet> PrivateScan::FindUnregistered() {
   Runs runs;
   for (const ScanSpan& span : spans_) {
-    ScanQuery query;
-    if (span.files) {
-      query = OwnContent(span);
-    } else {
-      query.report = kPopulated | PAGE_IS_PFNZERO | traits_.guard_category;
-    }
-    query.inverted |= PAGE_IS_WPALLOWED;
-    query.all_of |= PAGE_IS_WPALLOWED;
-    query.report &= ~uint64_t{PAGE_IS_WRITTEN};  // Means nothing there.
     Runs found;
-    INCR_RETURN_IF_ERROR(ScanInto(span.pages, query, &found));
+    INCR_RETURN_IF_ERROR(ScanInto(span.pages, Unregistered(span), &found));
     runs.clean.Add(found.clean);
     runs.clean_swapped.Add(found.clean_swapped);
     if (span.files) continue;
@@ -165,6 +198,12 @@ absl::Status PrivateScan::TakeWrittenAndContent(PageSet* written, PageSet* conte
       &runs);
   const absl::Status settled = Settle(std::move(runs), written, content, markers);
   return status.ok() ? settled : status;
+}
+
+void PrivateScan::WarmUp() const {
+  for (const ScanSpan& span : spans_) {
+    if (!span.files) (void)PlacesToLookAt(span.pages);
+  }
 }
 
 void PrivateScan::Divide(ParallelFor* threads, const PageSet& populated) {

@@ -37,10 +37,10 @@ struct UffdTrackerTraits {
   // included. Kernels before 2026's fixes let those out.
   bool written_reports_empty = false;
 
-  // From so many pages on several threads scan, in parts of so many; below 1.5 GiB waking them costs what
-  // they save. (Not the kernel's; tests have small ones.)
-  uint64_t large_process = 384 * 1024;
-  uint64_t part_pages = 64 * 1024;
+  // From so many pages on several threads scan, in parts of so many: waking one costs as much as 64 MiB.
+  // (Not the kernel's; tests have small ones.)
+  uint64_t large_process = 64 * 1024;
+  uint64_t part_pages = 16 * 1024;
 };
 
 class PrivateScan {
@@ -50,8 +50,14 @@ class PrivateScan {
                                           const UffdTrackerTraits& traits,
                                           const PageSet& except = PageSet());
 
+  // Walks the page tables of anonymous memory, and forgets what it sees.
+  void WarmUp() const;
+
   // Has several threads scan, if `populated` is large. Both outlive the scan.
   void Divide(ParallelFor* threads, const PageSet& populated);
+
+  // The mappings of FindUnregistered's content, whole: no more of each is looked at than its first page.
+  absl::StatusOr<PageSet> FindUnregisteredMappings() const;
 
   // Content in private mappings that are registered with no userfaultfd. Before the others.
   absl::StatusOr<PageSet> FindUnregistered();
@@ -81,6 +87,7 @@ class PrivateScan {
     PageSet empty;
   };
   ScanQuery OwnContent(const ScanSpan& span) const;
+  ScanQuery Unregistered(const ScanSpan& span) const;
   absl::Status ScanInto(PageRange range, const ScanQuery& query, Runs* runs) const;
   absl::Status ScanAnonymous(PageRange span, Runs* runs) const;
   absl::StatusOr<PageSet> PlacesToLookAt(PageRange span) const;

@@ -31,7 +31,7 @@ const uint64_t kUffdWpAsyncFeatures = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UN
 
 namespace {
 
-constexpr int kUrgentNice = -15;  // The target may stand still meanwhile.
+constexpr uint64_t kMostCachedPages = 1024 * 1024;  // 8 MiB of page tables
 
 struct Found {
   PageSet written;
@@ -51,6 +51,7 @@ class UffdWpAsyncTracker final : public WriteTracker {
   absl::Status Arm(const MemoryMap& map, const PageSet& known) override;
   absl::StatusOr<uint64_t> CountUnarmed(const MemoryMap& map) override;
   absl::Status ArmNew(const MemoryMap& map) override;
+  void LookAhead(const MemoryMap& map) const override;
   absl::StatusOr<TakenPages> TakeRunning(const MemoryMap& map) override;
   absl::StatusOr<TakenPages> TakeFrozen(const MemoryMap& map) override;
   void Exclude(PageSet pages) override { ledger_.Exclude(std::move(pages)); }
@@ -73,7 +74,7 @@ class UffdWpAsyncTracker final : public WriteTracker {
   UffdRegistry registry_;
   EpochLedger ledger_;
   ContentComparer shared_;
-  ParallelFor threads_{ParallelFor::HelpersForThisMachine(), kUrgentNice};
+  ParallelFor threads_{ParallelFor::HelpersForThisMachine()};
 };
 
 absl::Status UffdWpAsyncTracker::TakePrivate(const MemoryMap& map, Found* found) {
@@ -136,12 +137,20 @@ absl::StatusOr<uint64_t> UffdWpAsyncTracker::CountUnarmed(const MemoryMap& map) 
 
 absl::Status UffdWpAsyncTracker::ArmNew(const MemoryMap& map) {
   INCR_ASSIGN_OR_RETURN(PrivateScan scan, PrivateScan::Open(*process_, map, traits_));
-  INCR_ASSIGN_OR_RETURN(PageSet unregistered, scan.FindUnregistered());
+  INCR_ASSIGN_OR_RETURN(PageSet unregistered, scan.FindUnregisteredMappings());
   registry_.RegisterFrozen(map, unregistered);
   // What cannot be cleared stays suspect: the next TakeFrozen sees to it.
   registry_.ClearSuspects(
       map, [&](PageRange range) { return scan.FindProtected(range); });
   return absl::OkStatus();
+}
+
+// On this thread alone: the others have the target's CPUs.
+void UffdWpAsyncTracker::LookAhead(const MemoryMap& map) const {
+  if (ledger_.populated().page_count() > kMostCachedPages) return;
+  const absl::StatusOr<PrivateScan> scan =
+      PrivateScan::Open(*process_, map, traits_, registry_.foreign());
+  if (scan.ok()) scan->WarmUp();
 }
 
 absl::StatusOr<TakenPages> UffdWpAsyncTracker::TakeRunning(const MemoryMap& map) {
