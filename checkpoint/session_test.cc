@@ -223,6 +223,24 @@ TEST_P(SessionTest, EveryEpochEqualsWhatAFullReadInTheSameFreezeSaw) {
   }
 }
 
+// A page that is dropped and written again is, between its fault and the write, a copy of the file that
+// looks as clean as what it was before.
+TEST_P(SessionTest, APageStoppedBetweenItsFaultAndItsWriteIsTaken) {
+  Target target({"testdata/targets/mem_refault", file_, "8"});
+  auto handle = ProcessHandle::Open(target.pid());
+  ASSERT_TRUE(handle.ok());
+  SessionOptions options = Options();
+  OracleImage last;
+  options.while_frozen = [&] { last = *ReadOracle(*handle); };
+  auto session = CheckpointSession::Start(store_.get(), target.pid(), options);
+  ASSERT_TRUE(session.ok()) << session.status();
+  for (int i = 1; i <= 60; ++i) {
+    ASSERT_EQ((*session)->TakeEpoch().status(), absl::OkStatus());
+    const absl::Status same = CompareWithOracle(*store_, "job", i, last);
+    ASSERT_TRUE(same.ok()) << same;
+  }
+}
+
 TEST_P(SessionTest, TargetThatExitedIsNotFoundAndCommitsNothing) {
   auto target = StartChaos(1, 8);
   auto session = CheckpointSession::Start(store_.get(), target->pid(), Options());

@@ -40,6 +40,8 @@ struct BackEnd {
   // The shared zero page, which a read of empty memory maps, is content to it: zeros, which cost the store
   // nothing. For soft-dirty it is another page in the place of a dropped one, like any that shows no write.
   bool takes_zero_page() const { return compares() || soft_dirty() || tracker == "uffd-wp"; }
+  // All own pages of private file mappings, each time.
+  bool takes_file_copies() const { return tracker == "uffd-wp-async"; }
   // The bit of a huge page is one for all of its 512.
   bool takes_huge_pages_whole() const { return soft_dirty(); }
   // Reads private memory itself, of files at least: after an exec that is an error.

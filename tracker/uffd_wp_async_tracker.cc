@@ -7,6 +7,9 @@
 //   - dropped pages show no write: `content` is what exists at the freeze, the rest is gone;
 //   - a dropped page of a private file mapping leaves a uffd-wp marker that looks like a clean
 //     swapped page: its pagemap entry tells;
+//   - such a page that is written again inherits the protection from that marker: until the write itself,
+//     one fault later, it is a new page that looks clean. A stop between the two is likely (the fault ends
+//     in the signal path), so what a process has of its own in private file mappings is always taken;
 //   - shared memory is written by others: its content is compared;
 //   - what another userfaultfd has is never armed by us, and taken whole (uffd_registry.h).
 #include "tracker/uffd_wp_async_tracker.h"
@@ -99,6 +102,7 @@ absl::Status UffdWpAsyncTracker::TakePrivate(const MemoryMap& map, Found* found)
   found->written.Add(unregistered);
   found->content.Add(unregistered);
   if (!suspects.empty()) found->written.Add(found->content.Intersect(suspects));
+  found->written.Add(found->content.Intersect(PrivateFilePages(map)));
   // The gaps between mappings were scanned as well, and the tracer's scratch memory may be in one.
   const PageSet mapped = MappedPages(map);
   found->written = found->written.Intersect(mapped);
