@@ -292,6 +292,9 @@ TEST_F(CliTest, WhatIsNotThereInAStore) {
   ExpectRefused(Ckpt({"restore", "--epoch", "7"}), kExitNotFound, "7");
   ExpectRefused(Ckpt({"show", "--epoch", "7"}), kExitNotFound, "7");
   ExpectRefused(Ckpt({"restore", "--epoch", "x"}), kExitUsage, "x");
+  ExpectRefused(Ckpt({"diff", "1", "7"}), kExitNotFound, "7");
+  ExpectRefused(Ckpt({"diff", "1", "x"}), kExitUsage, "x");
+  ExpectRefused(Ckpt({"diff", "1", "1", "--bytes", "nonsense"}), kExitUsage, "nonsense");
   ExpectRefused(Ckpt({"restore", "--epoch", "1", "--job", "db"}), kExitNotFound, "web");
   ExpectRefused(Ckpt({"list", "--job", "db"}), kExitNotFound, "db");
   ExpectRefused(Ckpt({"checkpoint", "db"}), kExitNotFound, "web (pid");
@@ -329,6 +332,11 @@ TEST_F(CliTest, TrackCheckpointStop) {
   EXPECT_EQ(Json<pb::ListReply>({"list"}).epochs_size(), 4);
   EXPECT_TRUE(absl::StrContains(Ckpt({"status"}).out, "on request"));
   EXPECT_TRUE(absl::StrContains(Ckpt({"show", "--epoch", "latest"}).out, "[stack]"));
+  const Result diff = Ckpt({"diff", "1", "latest", "--bytes", "[stack]"});
+  EXPECT_EQ(diff.status, 0) << diff;
+  EXPECT_TRUE(absl::StrContains(diff.out, "from epoch 1 (")) << diff;
+  EXPECT_TRUE(absl::StrContains(diff.out, "bytes differ in 0x")) << diff;
+  EXPECT_EQ(Json<pb::DiffReply>({"diff", "3", "3"}).regions_size(), 0);
   EXPECT_EQ(Ckpt({"stop", pid}).out, absl::StrCat("stopped sleep-", pid, "\n"));
   EXPECT_TRUE(target.alive());
   EXPECT_EQ(Json<pb::StatusReply>({"status"}).daemon_pid(), 0u);

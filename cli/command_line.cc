@@ -135,6 +135,17 @@ class Parser {
         ->type_name("N|latest")
         ->required();
     show->add_option("--job", show_.job, "Needed if the store has several")->type_name("NAME");
+    CLI::App* diff = Add("diff", kDiffHelp);
+    diff->add_option("before", diff_.before, "An epoch's number, or latest")
+        ->type_name("")
+        ->required();
+    diff->add_option("after", diff_.after, "The one to compare it with")->type_name("")->required();
+    diff->add_option("--job", diff_.job, "Needed if the store has several")->type_name("NAME");
+    diff->add_option("--bytes", diff_.bytes,
+                     "Show the bytes that differ in START-END, START+LENGTH or a mapping's name")
+        ->type_name("RANGE");
+    diff->add_option("--max-lines", diff_.max_lines, "At most N lines of 8 bytes (default 64)")
+        ->type_name("N");
     Add("doctor", kDoctorHelp);
   }
 
@@ -174,7 +185,7 @@ class Parser {
                         verb);
     }
     for (const std::string* job : {&start_.tracking.job, &run_.tracking.job, &list_.job,
-                                   &show_.job, &restore_.job}) {
+                                   &show_.job, &diff_.job, &restore_.job}) {
       if (job->empty()) continue;
       if (const absl::Status valid = CheckJobName(*job); !valid.ok()) {
         return UsageError(std::string(valid.message()), verb);
@@ -187,6 +198,7 @@ class Parser {
     if (verb == "status") return StatusArgs{};
     if (verb == "list") return list_;
     if (verb == "show") return show_;
+    if (verb == "diff") return diff_;
     if (verb == "restore") {
       restore_.track = restore_interval_->count() > 0;
       return restore_;
@@ -236,6 +248,7 @@ class Parser {
   StopArgs stop_;
   ListArgs list_;
   ShowArgs show_;
+  DiffArgs diff_;
   RestoreArgs restore_;
   CLI::Option* restore_interval_ = nullptr;
 };

@@ -49,6 +49,12 @@ struct ShowArgs {
   std::string job;
   std::string epoch;  // number or "latest"
 };
+struct DiffArgs {
+  std::string job;
+  std::string before, after;  // number or "latest"
+  std::string bytes;          // "": no hex view
+  uint32_t max_lines = 64;    // of it
+};
 struct RestoreArgs {
   std::string job;
   std::string epoch;
@@ -65,7 +71,7 @@ struct PrintArgs {
 };
 
 using CommandArgs = std::variant<StartArgs, RunArgs, CheckpointArgs, StopArgs, StatusArgs, ListArgs,
-                                 ShowArgs, RestoreArgs, DoctorArgs, VersionArgs, PrintArgs>;
+                                 ShowArgs, DiffArgs, RestoreArgs, DoctorArgs, VersionArgs, PrintArgs>;
 
 struct CommandLine {
   std::string store;  // --store, may be empty

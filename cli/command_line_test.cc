@@ -134,6 +134,15 @@ TEST(CommandLineTest, TheOthers) {
   UsageErrorOf({"--frobnicate", "status"});
   UsageErrorOf({"checkpoint"});
   UsageErrorOf({"show"});
+  const DiffArgs diff = Parse<DiffArgs>({"diff", "3", "latest", "--bytes", "[heap]"});
+  EXPECT_EQ(diff.before, "3");
+  EXPECT_EQ(diff.after, "latest");
+  EXPECT_EQ(diff.bytes, "[heap]");
+  EXPECT_EQ(diff.max_lines, 64u);
+  UsageErrorOf({"diff", "3"});
+  UsageErrorOf({"diff", "3", "4", "5"});
+  UsageErrorOf({"diff", "3", "4", "--max-lines", "-1"});
+  UsageErrorOf({"diff", "3", "4", "--job", "a/b"});
 }
 
 TEST(CommandLineTest, HelpTeachesByExample) {
@@ -141,7 +150,7 @@ TEST(CommandLineTest, HelpTeachesByExample) {
   EXPECT_FALSE(root.is_error);
   EXPECT_NE(root.text.find("A first session"), std::string::npos);
   for (const char* verb : {"start", "run", "checkpoint", "stop", "status", "list", "show",
-                           "restore", "doctor"}) {
+                           "diff", "restore", "doctor"}) {
     EXPECT_NE(root.text.find(verb), std::string::npos);
     const std::string help = Parse<PrintArgs>({verb, "--help"}).text;
     EXPECT_NE(help.find("Example"), std::string::npos) << help;

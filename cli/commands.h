@@ -25,6 +25,7 @@ absl::StatusOr<int> RunStop(const CommandContext& context, const StopArgs& args)
 absl::StatusOr<int> RunStatus(const CommandContext& context, const StatusArgs& args);
 absl::StatusOr<int> RunList(const CommandContext& context, const ListArgs& args);
 absl::StatusOr<int> RunShow(const CommandContext& context, const ShowArgs& args);
+absl::StatusOr<int> RunDiff(const CommandContext& context, const DiffArgs& args);
 absl::StatusOr<int> RunRestore(const CommandContext& context, const RestoreArgs& args);
 absl::StatusOr<int> RunDoctor(const CommandContext& context, const DoctorArgs& args);
 

@@ -86,13 +86,11 @@ absl::StatusOr<pb::EpochRecord> ChooseEpoch(const StoreReader& store, absl::stri
     uint64_t number = 0;
     if (!absl::SimpleAtoi(epoch, &number) || number == 0) {
       return absl::InvalidArgumentError(
-          absl::StrCat("--epoch ", CleanText(epoch), ": must be a number from 1, or latest"));
+          absl::StrCat("epoch ", CleanText(epoch), ": must be a number from 1, or latest"));
     }
     return store.GetEpoch(job, number);
   }
-  INCR_ASSIGN_OR_RETURN(std::vector<pb::EpochRecord> records, store.ListEpochs(job));
-  if (records.empty()) return absl::NotFoundError(absl::StrCat("job ", job, " has no epochs"));
-  return records.back();
+  return store.LatestEpoch(job);
 }
 
 }  // namespace incr

@@ -98,6 +98,19 @@ inline constexpr CommandHelp kShowHelp = {
   incr-ckpt show --epoch latest
   incr-ckpt show --epoch 3 --job web --json)"};
 
+inline constexpr CommandHelp kDiffHelp = {
+    "What changed between two epochs: regions, mappings, threads, files, bytes",
+    R"(Examples:
+  incr-ckpt diff 3 4
+  incr-ckpt diff 3 latest --job web --json
+  incr-ckpt diff 3 4 --bytes [heap]
+  incr-ckpt diff 3 4 --bytes 0x7f3a12345000+64
+
+CHANGED pages have other content, ADDED ones have content of their own which they had
+not, GONE ones no more; a page counts with the mapping that it lies in. The sizes are those
+of whole pages; --bytes looks into them, eight bytes a line, lines that differ only.
+Exit status: 0, whether they differ or not; 3 if there is no such epoch.)"};
+
 inline constexpr CommandHelp kRestoreHelp = {
     "Bring a process back to an epoch",
     R"(Examples:

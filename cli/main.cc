@@ -83,6 +83,7 @@ struct Dispatch {
   absl::StatusOr<int> operator()(const StatusArgs& args) const { return RunStatus(context, args); }
   absl::StatusOr<int> operator()(const ListArgs& args) const { return RunList(context, args); }
   absl::StatusOr<int> operator()(const ShowArgs& args) const { return RunShow(context, args); }
+  absl::StatusOr<int> operator()(const DiffArgs& args) const { return RunDiff(context, args); }
   absl::StatusOr<int> operator()(const RestoreArgs& args) const {
     return RunRestore(context, args);
   }

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -54,14 +55,7 @@ std::string Access(const pb::Mapping& mapping) {
 }
 
 pb::ShowMapping Describe(const pb::Mapping& mapping, const PageTable& table, uint32_t space) {
-  pb::ShowMapping row;
-  row.set_start(Hex(mapping.start()));
-  row.set_end(Hex(mapping.end()));
-  row.set_bytes(static_cast<double>(mapping.end() - mapping.start()));
-  row.set_access(Access(mapping));
-  row.set_kind(KindName(pb::Mapping::Kind_Name(mapping.kind())));
-  row.set_name(CleanText(mapping.has_file() ? mapping.file().path() : mapping.name()));
-  row.set_offset(static_cast<double>(mapping.offset()));
+  pb::ShowMapping row = DescribeMapping(mapping);
   row.set_pages(
       PagesWithin(table, space, mapping.start() / kPageSize, mapping.end() / kPageSize));
   if (mapping.file_space() != 0) {
@@ -69,8 +63,6 @@ pb::ShowMapping Describe(const pb::Mapping& mapping, const PageTable& table, uin
     row.set_file_pages(PagesWithin(table, mapping.file_space(), first,
                                    first + (mapping.end() - mapping.start()) / kPageSize));
   }
-  row.set_excluded(mapping.excluded());
-  row.set_excluded_bytes(static_cast<double>(mapping.excluded_pages()) * kPageSize);
   return row;
 }
 
@@ -181,12 +173,7 @@ void DescribeProcess(const pb::Process& process, const pb::Image& image, const P
   reply->set_memory_bytes(bytes);
   reply->set_excluded_bytes(excluded_bytes);
   for (const pb::Thread& thread : process.threads()) *reply->add_threads() = Describe(thread);
-  std::map<uint32_t, const pb::OpenFile*> files;
-  for (const pb::OpenFile& file : image.open_files()) files[file.id()] = &file;
-  for (const pb::FileDescriptor& descriptor : process.descriptors()) {
-    const auto found = files.find(descriptor.open_file());
-    *reply->add_files() = Describe(descriptor, found == files.end() ? nullptr : found->second);
-  }
+  for (pb::ShowFile& row : DescribeFiles(process, image)) *reply->add_files() = std::move(row);
 }
 
 std::string Number(double value) { return absl::StrFormat("%.0f", value); }
@@ -204,6 +191,31 @@ void AppendExcluded(const pb::ShowReply& reply, std::string* text) {
 }
 
 }  // namespace
+
+pb::ShowMapping DescribeMapping(const pb::Mapping& mapping) {
+  pb::ShowMapping row;
+  row.set_start(Hex(mapping.start()));
+  row.set_end(Hex(mapping.end()));
+  row.set_bytes(static_cast<double>(mapping.end() - mapping.start()));
+  row.set_access(Access(mapping));
+  row.set_kind(KindName(pb::Mapping::Kind_Name(mapping.kind())));
+  row.set_name(CleanText(mapping.has_file() ? mapping.file().path() : mapping.name()));
+  row.set_offset(static_cast<double>(mapping.offset()));
+  row.set_excluded(mapping.excluded());
+  row.set_excluded_bytes(static_cast<double>(mapping.excluded_pages()) * kPageSize);
+  return row;
+}
+
+std::vector<pb::ShowFile> DescribeFiles(const pb::Process& process, const pb::Image& image) {
+  std::map<uint32_t, const pb::OpenFile*> files;
+  for (const pb::OpenFile& file : image.open_files()) files[file.id()] = &file;
+  std::vector<pb::ShowFile> rows;
+  for (const pb::FileDescriptor& descriptor : process.descriptors()) {
+    const auto found = files.find(descriptor.open_file());
+    rows.push_back(Describe(descriptor, found == files.end() ? nullptr : found->second));
+  }
+  return rows;
+}
 
 pb::ShowReply DescribeEpoch(const pb::EpochRecord& record, const pb::Image& image,
                             const PageTable& table) {

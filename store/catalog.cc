@@ -134,6 +134,7 @@ absl::StatusOr<std::vector<pb::EpochRecord>> Catalog::ListEpochs(absl::string_vi
   INCR_RETURN_IF_ERROR(db_->Scan(
       KvTable::kEpochs, JobPrefix(job), [&](absl::string_view key, absl::string_view value) {
         if (key.size() != job.size() + 1 + 8) return absl::OkStatus();
+        ++records_;
         const uint64_t epoch = GetBig64(key.data() + job.size() + 1);
         absl::StatusOr<EpochEnvelope> envelope = DecodeEnvelope(value);
         if (!envelope.ok()) return Annotate(envelope.status(), Name(job, epoch));
@@ -145,6 +146,7 @@ absl::StatusOr<std::vector<pb::EpochRecord>> Catalog::ListEpochs(absl::string_vi
 }
 
 absl::StatusOr<EpochEnvelope> Catalog::GetEpoch(absl::string_view job, uint64_t epoch) const {
+  ++records_;
   absl::StatusOr<std::string> value = db_->Get(KvTable::kEpochs, EpochKey(job, epoch));
   if (absl::IsNotFound(value.status())) {
     INCR_ASSIGN_OR_RETURN(std::vector<pb::EpochRecord> records, ListEpochs(job));
@@ -159,6 +161,18 @@ absl::StatusOr<EpochEnvelope> Catalog::GetEpoch(absl::string_view job, uint64_t 
     return absl::DataLossError(absl::StrCat(Name(job, epoch), ": record of another epoch"));
   }
   return envelope;
+}
+
+absl::StatusOr<EpochEnvelope> Catalog::LatestEpoch(absl::string_view job) const {
+  absl::StatusOr<std::string> last = db_->LastKey(KvTable::kEpochs, JobPrefix(job));
+  if (absl::IsNotFound(last.status())) {
+    return absl::NotFoundError(absl::StrCat("no job ", job, " in the store"));
+  }
+  INCR_RETURN_IF_ERROR(last.status());
+  if (last->size() != job.size() + 1 + 8) {
+    return absl::DataLossError(absl::StrCat("job ", job, ": an epoch record under a wrong key"));
+  }
+  return GetEpoch(job, GetBig64(last->data() + job.size() + 1));
 }
 
 absl::StatusOr<uint64_t> Catalog::LastEpoch(absl::string_view job) const {
@@ -209,6 +223,8 @@ absl::StatusOr<std::string> Catalog::ReadImage(absl::string_view job, uint64_t e
 
 absl::StatusOr<PageDelta> Catalog::ReadManifest(absl::string_view job, uint64_t epoch,
                                                 const EpochEnvelope& envelope) const {
+  ++manifests_;
+  manifest_bytes_ += envelope.manifest_bytes;
   INCR_ASSIGN_OR_RETURN(std::string bytes,
                         ReadChunks(KvTable::kManifests, job, epoch, envelope.manifest_bytes,
                                    envelope.manifest_checksum));

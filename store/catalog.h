@@ -9,6 +9,7 @@
 #ifndef INCR_CKPT_STORE_CATALOG_H_
 #define INCR_CKPT_STORE_CATALOG_H_
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -58,14 +59,26 @@ class Catalog {
   absl::StatusOr<uint64_t> Head(absl::string_view job) const;
   absl::StatusOr<std::string> ReadImage(absl::string_view job, uint64_t epoch) const;
   absl::StatusOr<PageTable> LoadPageTable(absl::string_view job, uint64_t epoch) const;
+  // The epoch's own delta, or full table; `envelope` as GetEpoch gave it.
+  absl::StatusOr<PageDelta> ReadManifest(absl::string_view job, uint64_t epoch,
+                                         const EpochEnvelope& envelope) const;
+  // The record with the highest number. kNotFound names the job.
+  absl::StatusOr<EpochEnvelope> LatestEpoch(absl::string_view job) const;
+
+  // What has been read so far: tests bound the work of opening, listing and comparing by it.
+  struct Work {
+    uint64_t records = 0;
+    uint64_t manifests = 0;
+    uint64_t manifest_bytes = 0;
+  };
+  Work work() const { return {records_, manifests_, manifest_bytes_}; }
 
  private:
   absl::StatusOr<std::string> ReadChunks(KvTable table, absl::string_view job, uint64_t epoch,
                                          uint64_t bytes, uint64_t checksum) const;
-  absl::StatusOr<PageDelta> ReadManifest(absl::string_view job, uint64_t epoch,
-                                         const EpochEnvelope& envelope) const;
 
   const KvDb* const db_;
+  mutable std::atomic<uint64_t> records_{0}, manifests_{0}, manifest_bytes_{0};
 };
 
 // The writing side, in this order. Chunks are durable with the next synced write.

@@ -25,6 +25,7 @@
 #include "proto/epoch.pb.h"
 #include "store/page_id.h"
 #include "store/page_table.h"
+#include "store/table_diff.h"
 
 namespace incr {
 
@@ -56,10 +57,17 @@ class StoreReader {
   virtual absl::StatusOr<std::vector<pb::EpochRecord>> ListEpochs(absl::string_view job) const = 0;
   // kNotFound names job and epoch and says which epochs there are.
   virtual absl::StatusOr<pb::EpochRecord> GetEpoch(absl::string_view job, uint64_t epoch) const = 0;
+  // Of the highest number. kNotFound: no such job, or no epochs.
+  virtual absl::StatusOr<pb::EpochRecord> LatestEpoch(absl::string_view job) const;
   // The image's bytes as given to Commit, checksum verified.
   virtual absl::StatusOr<std::string> ReadImage(absl::string_view job, uint64_t epoch) const = 0;
   // The whole table: the chain's deltas overlaid.
   virtual absl::StatusOr<PageTable> LoadPageTable(absl::string_view job, uint64_t epoch) const = 0;
+
+  // Which pages differ, going from one epoch to another. Of neighbours in a chain only what lies between is
+  // read, if that tells.
+  virtual absl::StatusOr<PageChanges> ComparePages(absl::string_view job, uint64_t before,
+                                                   uint64_t after) const;
 
   // Reads the bodies of `ids` in an order that suits the packs, verifies each page
   // against its id, and calls `sink(i, page)` once for every i in [0, ids.size()),

@@ -3,8 +3,10 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "base/status.h"
+#include "store/compare_epochs.h"
 #include "store/page_fetch.h"
 #include "store/store.h"
 #include "store/store_view.h"
@@ -38,6 +40,14 @@ class StoreReaderImpl : public StoreReader {
     INCR_ASSIGN_OR_RETURN(EpochEnvelope envelope, View()->catalog.GetEpoch(job, epoch));
     return std::move(envelope.record);
   }
+  absl::StatusOr<pb::EpochRecord> LatestEpoch(absl::string_view job) const override {
+    INCR_ASSIGN_OR_RETURN(EpochEnvelope envelope, View()->catalog.LatestEpoch(job));
+    return std::move(envelope.record);
+  }
+  absl::StatusOr<PageChanges> ComparePages(absl::string_view job, uint64_t before,
+                                           uint64_t after) const override {
+    return CompareEpochs(View()->catalog, job, before, after);
+  }
   absl::StatusOr<std::string> ReadImage(absl::string_view job, uint64_t epoch) const override {
     return View()->catalog.ReadImage(job, epoch);
   }
@@ -64,6 +74,19 @@ class StoreReaderImpl : public StoreReader {
 }  // namespace
 
 absl::Status StoreReader::Refresh() { return absl::OkStatus(); }
+
+absl::StatusOr<pb::EpochRecord> StoreReader::LatestEpoch(absl::string_view job) const {
+  INCR_ASSIGN_OR_RETURN(std::vector<pb::EpochRecord> records, ListEpochs(job));
+  if (records.empty()) return absl::NotFoundError(absl::StrCat("job ", job, " has no epochs"));
+  return std::move(records.back());
+}
+
+absl::StatusOr<PageChanges> StoreReader::ComparePages(absl::string_view job, uint64_t before,
+                                                      uint64_t after) const {
+  INCR_ASSIGN_OR_RETURN(const PageTable old_table, LoadPageTable(job, before));
+  INCR_ASSIGN_OR_RETURN(const PageTable new_table, LoadPageTable(job, after));
+  return CompareTables(old_table, new_table);
+}
 
 absl::StatusOr<std::unique_ptr<StoreReader>> StoreReader::Open(const std::string& directory) {
   INCR_ASSIGN_OR_RETURN(std::shared_ptr<const StoreView> view, OpenView(StorePaths(directory)));

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/fault_point.h"
 #include "base/status.h"
+#include "store/compare_epochs.h"
 #include "store/page_fetch.h"
 
 namespace incr {
@@ -72,6 +73,16 @@ absl::StatusOr<std::vector<pb::EpochRecord>> StoreImpl::ListEpochs(absl::string_
 absl::StatusOr<pb::EpochRecord> StoreImpl::GetEpoch(absl::string_view job, uint64_t epoch) const {
   INCR_ASSIGN_OR_RETURN(EpochEnvelope envelope, view_->catalog.GetEpoch(job, epoch));
   return std::move(envelope.record);
+}
+
+absl::StatusOr<pb::EpochRecord> StoreImpl::LatestEpoch(absl::string_view job) const {
+  INCR_ASSIGN_OR_RETURN(EpochEnvelope envelope, view_->catalog.LatestEpoch(job));
+  return std::move(envelope.record);
+}
+
+absl::StatusOr<PageChanges> StoreImpl::ComparePages(absl::string_view job, uint64_t before,
+                                                    uint64_t after) const {
+  return CompareEpochs(view_->catalog, job, before, after);
 }
 
 absl::StatusOr<std::string> StoreImpl::ReadImage(absl::string_view job, uint64_t epoch) const {

@@ -81,6 +81,9 @@ class StoreImpl : public Store {
   std::vector<std::string> ListJobs() const override;
   absl::StatusOr<std::vector<pb::EpochRecord>> ListEpochs(absl::string_view job) const override;
   absl::StatusOr<pb::EpochRecord> GetEpoch(absl::string_view job, uint64_t epoch) const override;
+  absl::StatusOr<pb::EpochRecord> LatestEpoch(absl::string_view job) const override;
+  absl::StatusOr<PageChanges> ComparePages(absl::string_view job, uint64_t before,
+                                           uint64_t after) const override;
   absl::StatusOr<std::string> ReadImage(absl::string_view job, uint64_t epoch) const override;
   absl::StatusOr<PageTable> LoadPageTable(absl::string_view job, uint64_t epoch) const override;
   absl::Status ReadPages(absl::Span<const PageId> ids,
