@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
@@ -99,6 +101,9 @@ absl::StatusOr<std::string> Api::Post(const HttpRequest& request) const {
   if (request.path == "/v1/start") {
     pb::StartRequest start;
     INCR_RETURN_IF_ERROR(FromJson(request.body, &start));
+    INCR_RETURN_IF_ERROR(CheckAsAsked(
+        settings_, {static_cast<uint64_t>(std::clamp(start.memory_limit(), 0.0, 1e18)),
+                    start.paranoid()}));
     return Body(jobs_->Start(start));
   }
   if (request.path == "/v1/adopt") {

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "cli/daemon_settings.h"
 #include "cli/http_server.h"
 #include "cli/job_table.h"
 #include "store/store.h"
@@ -21,8 +22,12 @@ inline constexpr uint32_t kApiVersion = 1;
 class Api {
  public:
   // All outlive it. `store_directory` is what status shows.
-  Api(JobTable* jobs, const StoreReader* store, std::string store_directory)
-      : jobs_(jobs), store_(store), store_directory_(std::move(store_directory)) {}
+  Api(JobTable* jobs, const StoreReader* store, std::string store_directory,
+      const DaemonSettings& settings = DaemonSettings())
+      : jobs_(jobs),
+        store_(store),
+        store_directory_(std::move(store_directory)),
+        settings_(settings) {}
 
   HttpResponse Handle(const HttpRequest& request) const;
 
@@ -33,6 +38,7 @@ class Api {
   JobTable* const jobs_;
   const StoreReader* const store_;
   const std::string store_directory_;
+  const DaemonSettings settings_;
 };
 
 // The ErrorReply of `status`, and back.

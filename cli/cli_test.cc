@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <vector>
@@ -303,6 +304,26 @@ TEST_F(CliTest, WhatIsNotThereInAStore) {
   ExpectRefused(Ckpt({"restore", "--epoch", "1"}), kExitRefused, pid);
   EXPECT_EQ(Json<pb::ListReply>({"list"}).epochs_size(), 1);
   EXPECT_TRUE(target.alive());
+}
+
+TEST_F(CliTest, HowTheStoreIsKeptIsSettledByTheFirstStart) {
+  const Child one = Sleeper(), two = Sleeper();
+  const auto start = [&](const Child& target, std::vector<std::string> options) {
+    options.insert(options.begin(), "start");
+    options.insert(options.end(), {"--interval", "0", absl::StrCat(target.pid())});
+    return Ckpt(options);
+  };
+  ASSERT_EQ(start(one, {"--memory-limit", "80M", "--paranoid"}).status, 0);
+  const auto daemon = Json<pb::StatusReply>({"status"}).daemon_pid();
+  std::ifstream file(absl::StrCat("/proc/", daemon, "/cmdline"));
+  const std::string arguments((std::istreambuf_iterator<char>(file)), {});
+  EXPECT_TRUE(absl::StrContains(arguments, std::string("memory-limit=83886080\0paranoid", 31)))
+      << arguments;
+  ExpectRefused(start(two, {"--memory-limit", "1G"}), kExitRefused, "--memory-limit");
+  EXPECT_EQ(start(two, {"--memory-limit", "80M"}).status, 0);
+  EXPECT_EQ(Ckpt({"stop", "--all"}).status, 0);
+  ASSERT_EQ(start(one, {}).status, 0);
+  ExpectRefused(start(two, {"--paranoid"}), kExitRefused, "--paranoid");
 }
 
 TEST_F(CliTest, SeveralJobsNeedAName) {

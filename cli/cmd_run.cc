@@ -32,6 +32,8 @@ absl::StatusOr<pb::EpochReply> StartTracking(DaemonClient& client, const RunArgs
   request.set_include_dontdump(args.tracking.include_dontdump);
   request.set_save_file_pages(args.tracking.save_file_pages);
   request.set_collapse_on_stop(args.tracking.collapse_on_stop);
+  request.set_memory_limit(static_cast<double>(args.tracking.daemon.memory_limit));
+  request.set_paranoid(args.tracking.daemon.paranoid);
   request.set_launched(true);
   return client.Start(request, [&] { return foreground.PendingEndSignal() == 0; });
 }
@@ -44,7 +46,7 @@ absl::StatusOr<int> RunRun(const CommandContext& context, const RunArgs& args) {
   absl::StatusOr<StoppedLaunch> launch = StoppedLaunch::Launch(args.command);
   if (!launch.ok()) return ExitStatusOfExec(launch.status());
 
-  absl::StatusOr<DaemonClient> client = ClientWithDaemon(store);
+  absl::StatusOr<DaemonClient> client = ClientWithDaemon(store, args.tracking.daemon);
   if (!client.ok()) {
     PrintError(std::string(client.status().message()));
     return kExitNotTracked;

@@ -9,7 +9,7 @@ absl::StatusOr<int> RunStart(const CommandContext& context, const StartArgs& arg
   // Before anything is made: a start that cannot be leaves no trace.
   INCR_RETURN_IF_ERROR(CheckMayTrack(args.pid));
   INCR_ASSIGN_OR_RETURN(const std::string store, StoreOf(context));
-  INCR_ASSIGN_OR_RETURN(DaemonClient client, ClientWithDaemon(store));
+  INCR_ASSIGN_OR_RETURN(DaemonClient client, ClientWithDaemon(store, args.tracking.daemon));
   pb::StartRequest request;
   request.set_pid(args.pid);
   request.set_interval_s(args.tracking.interval_s);
@@ -20,6 +20,8 @@ absl::StatusOr<int> RunStart(const CommandContext& context, const StartArgs& arg
   request.set_include_dontdump(args.tracking.include_dontdump);
   request.set_save_file_pages(args.tracking.save_file_pages);
   request.set_collapse_on_stop(args.tracking.collapse_on_stop);
+  request.set_memory_limit(static_cast<double>(args.tracking.daemon.memory_limit));
+  request.set_paranoid(args.tracking.daemon.paranoid);
   absl::StatusOr<pb::EpochReply> reply;
   {
     Progress progress(absl::StrCat("first epoch of process ", args.pid));

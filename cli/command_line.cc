@@ -12,6 +12,7 @@
 #include "cli/help_text.h"
 #include "cli/job_name.h"
 #include "cli/json.h"
+#include "store/memory_plan.h"
 #include "tracker/write_tracker.h"
 
 namespace incr {
@@ -77,6 +78,11 @@ class Parser {
     command->add_option("--precopy-rounds", args->precopy_rounds,
                         "At most N rounds of copying before the freeze; 0: all in the freeze")
         ->type_name("N");
+    command->add_option("--memory-limit", memory_limit_,
+                        "At most SIZE (64M or more) for the store's buffers and caches")
+        ->type_name("SIZE");
+    command->add_flag("--paranoid", args->daemon.paranoid,
+                      "Compare bytes before a page counts as stored already");
     AddMemoryOptions(command, args);
   }
 
@@ -184,6 +190,16 @@ class Parser {
                                      ": there are ", absl::StrJoin(TrackerNames(), ", ")),
                         verb);
     }
+    if (!memory_limit_.empty()) {
+      const std::optional<uint64_t> size = ParseSize(memory_limit_);
+      if (!size || *size < kLeastMemoryLimit) {
+        return UsageError(absl::StrCat("--memory-limit ", memory_limit_,
+                                       ": must be a size of at least ", kLeastMemoryLimit >> 20,
+                                       "M, such as 512M or 2G"),
+                          verb);
+      }
+      (verb == "run" ? run_.tracking : start_.tracking).daemon.memory_limit = *size;
+    }
     for (const std::string* job : {&start_.tracking.job, &run_.tracking.job, &list_.job,
                                    &show_.job, &diff_.job, &restore_.job}) {
       if (job->empty()) continue;
@@ -241,7 +257,7 @@ class Parser {
   CommandLine line_;
   std::vector<std::string> tail_;
   bool version_ = false;
-  std::string help_verb_, start_pid_;
+  std::string help_verb_, start_pid_, memory_limit_;
   StartArgs start_;
   RunArgs run_;
   CheckpointArgs checkpoint_;
@@ -261,7 +277,8 @@ size_t EndOfOwnArguments(const std::vector<std::string>& arguments) {
     const std::string& argument = arguments[i];
     if (argument == "--") return run ? i : arguments.size();
     if (argument.size() > 1 && argument[0] == '-') {
-      for (const char* takes_value : {"--store", "--interval", "--job", "--tracker", "--precopy-rounds"}) {
+      for (const char* takes_value : {"--store", "--interval", "--job", "--tracker", "--precopy-rounds",
+                                      "--memory-limit"}) {
         if (argument == takes_value) ++i;
       }
       continue;

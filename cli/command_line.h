@@ -10,6 +10,8 @@
 #include <variant>
 #include <vector>
 
+#include "cli/daemon_settings.h"
+
 namespace incr {
 
 inline constexpr double kDefaultIntervalS = 10;
@@ -23,6 +25,7 @@ struct TrackingArgs {
   bool include_dontdump = false;
   bool save_file_pages = false;
   bool collapse_on_stop = false;
+  DaemonSettings daemon;  // start, run
 };
 
 struct StartArgs {

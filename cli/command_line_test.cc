@@ -122,6 +122,19 @@ TEST(CommandLineTest, WhatIsSavedOfMemory) {
   EXPECT_TRUE(Parse<StartArgs>({"start", "71", "--collapse-on-stop"}).tracking.collapse_on_stop);
 }
 
+TEST(CommandLineTest, HowTheStoreIsKept) {
+  EXPECT_EQ(Parse<StartArgs>({"start", "71"}).tracking.daemon, DaemonSettings());
+  const DaemonSettings expected{64u << 20, true};
+  EXPECT_EQ(Parse<StartArgs>({"start", "71", "--memory-limit", "64M", "--paranoid"}).tracking.daemon,
+            expected);
+  const RunArgs run = Parse<RunArgs>({"run", "--memory-limit", "64MiB", "--paranoid", "true"});
+  EXPECT_EQ(run.tracking.daemon, expected);
+  EXPECT_EQ(run.command, std::vector<std::string>{"true"});
+  UsageErrorOf({"start", "71", "--memory-limit", "63M"});
+  UsageErrorOf({"start", "71", "--memory-limit", "much"});
+  UsageErrorOf({"restore", "--epoch", "1", "--paranoid"});
+}
+
 TEST(CommandLineTest, TheOthers) {
   EXPECT_EQ(Parse<CheckpointArgs>({"checkpoint", "71"}).target, "71");
   EXPECT_EQ(Parse<ShowArgs>({"show", "--epoch", "3"}).epoch, "3");

@@ -37,21 +37,24 @@ void PrintWarnings(const google::protobuf::RepeatedPtrField<std::string>& warnin
   for (const std::string& warning : warnings) PrintError(absl::StrCat("warning: ", warning));
 }
 
-absl::StatusOr<DaemonClient> ClientOf(const std::string& store) {
+absl::StatusOr<DaemonClient> ClientOf(const std::string& store, const DaemonSettings& settings) {
   struct stat stat;
   if (::stat(store.c_str(), &stat) != 0 && errno == ENOENT) {
     return absl::NotFoundError(
         absl::StrCat("there is no store at ", store, " (start and run make one)"));
   }
   // The very binary that runs, even if the file has been replaced since.
-  return DaemonClient::ForStore(store, {"/proc/self/exe", "internal-daemon", store});
+  std::vector<std::string> spawn = {"/proc/self/exe", "internal-daemon", store};
+  for (std::string& argument : ToArguments(settings)) spawn.push_back(std::move(argument));
+  return DaemonClient::ForStore(store, std::move(spawn));
 }
 
-absl::StatusOr<DaemonClient> ClientWithDaemon(const std::string& store) {
+absl::StatusOr<DaemonClient> ClientWithDaemon(const std::string& store,
+                                              const DaemonSettings& settings) {
   INCR_ASSIGN_OR_RETURN(const bool made, MakeStoreDirectory(store));
   // Only an empty directory goes: one that has become a store stays.
   absl::Cleanup undo = [&] { if (made) ::rmdir(store.c_str()); };
-  INCR_ASSIGN_OR_RETURN(DaemonClient client, ClientOf(store));
+  INCR_ASSIGN_OR_RETURN(DaemonClient client, ClientOf(store, settings));
   INCR_RETURN_IF_ERROR(client.EnsureDaemon());
   std::move(undo).Cancel();
   return client;

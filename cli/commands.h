@@ -41,12 +41,14 @@ absl::Status Print(const CommandContext& context, const google::protobuf::Messag
 void PrintError(const std::string& line);
 void PrintWarnings(const google::protobuf::RepeatedPtrField<std::string>& warnings);
 
-// The daemon of `store`, which is there. It is not started by this.
-absl::StatusOr<DaemonClient> ClientOf(const std::string& store);
+// The daemon of `store`, which is there. It is not started by this; `settings` are for when it is.
+absl::StatusOr<DaemonClient> ClientOf(const std::string& store,
+                                      const DaemonSettings& settings = DaemonSettings());
 
 // For start and run: makes the directory if need be, and starts the daemon. On an error
 // nothing is left behind.
-absl::StatusOr<DaemonClient> ClientWithDaemon(const std::string& store);
+absl::StatusOr<DaemonClient> ClientWithDaemon(
+    const std::string& store, const DaemonSettings& settings = DaemonSettings());
 
 // OK, or one sentence: no such process, a kernel thread, ourselves, traced, another user's...
 absl::Status CheckMayTrack(pid_t pid);

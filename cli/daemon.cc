@@ -68,11 +68,11 @@ class ShutdownSignals {
 
 absl::Status RedirectStderrToLog(const std::string& store) {
   const std::string path = absl::StrCat(store, "/", kDaemonLog);
-  INCR_ASSIGN_OR_RETURN(ScopedFd log, OpenFile(path, O_WRONLY | O_CREAT | O_APPEND, 0600));
+  INCR_ASSIGN_OR_RETURN(ScopedFd log, OpenFile(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0600));
   struct stat stat;
   if (::fstat(log.get(), &stat) == 0 && stat.st_size > kMaxLogBytes) {
     (void)std::rename(path.c_str(), absl::StrCat(path, ".old").c_str());
-    INCR_ASSIGN_OR_RETURN(log, OpenFile(path, O_WRONLY | O_CREAT | O_APPEND, 0600));
+    INCR_ASSIGN_OR_RETURN(log, OpenFile(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0600));
   }
   if (::dup2(log.get(), STDERR_FILENO) < 0) return ErrnoStatus("dup2(daemon.log)");
   return absl::OkStatus();
@@ -101,7 +101,7 @@ absl::Status Serve(const DaemonOptions& options, const DaemonDependencies& depen
 
   std::unique_ptr<SessionFactory> sessions = dependencies.make_sessions(store.get());
   JobTable jobs(sessions.get(), &Log);
-  const Api api(&jobs, store.get(), options.store);
+  const Api api(&jobs, store.get(), options.store, options.settings);
   INCR_ASSIGN_OR_RETURN(
       std::unique_ptr<HttpServer> server,
       HttpServer::Serve(std::move(socket), [&](const HttpRequest& r) { return api.Handle(r); }));

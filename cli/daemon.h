@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "cli/daemon_settings.h"
 #include "cli/session_factory.h"
 #include "store/store.h"
 
@@ -20,6 +21,7 @@ struct DaemonDependencies {
 struct DaemonOptions {
   std::string store;   // absolute
   int ready_fd = -1;   // gets kReadyLine, or one line that says why not; then closed
+  DaemonSettings settings;  // as open_store keeps it: what a start may ask for
   double first_grace_s = 10;  // exits when nobody starts a job for so long
   double grace_s = 1;         // after the last job ended by itself
 };

@@ -46,7 +46,8 @@ process. A job name that the store already has continues with a new full epoch.
 
 Memory that the program marked MADV_DONTDUMP is not saved; restored, it reads as zeros.
 With --save-file-pages an epoch can be restored although its program or libraries have
-been upgraded or deleted since.)"};
+been upgraded or deleted since. --memory-limit and --paranoid are settled by the command
+that starts the store's daemon.)"};
 
 inline constexpr CommandHelp kRunHelp = {
     "Launch a command and track it from its first moment; exits with its status",

@@ -4,6 +4,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <memory>
 #include <string>
 #include <variant>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/daemon.h"
+#include "cli/daemon_settings.h"
 #include "cli/exit_status.h"
 #include "cli/real_sessions.h"
 #include "cli/version.h"
@@ -29,12 +31,17 @@ namespace {
 // The binary that runs, even if the file has been replaced since.
 constexpr char kSelf[] = "/proc/self/exe";
 
-int DaemonMain(const std::string& store, int ready_fd) {
+int DaemonMain(const std::string& store, const DaemonSettings& settings, int ready_fd) {
   ::prctl(PR_SET_NAME, "incr-ckpt");
   DaemonDependencies dependencies;
-  dependencies.open_store = [](const std::string& directory) {
+  dependencies.open_store =
+      [&](const std::string& directory) -> absl::StatusOr<std::unique_ptr<Store>> {
     StoreOptions options;
     options.create_if_missing = true;
+    options.paranoid = settings.paranoid;
+    if (settings.memory_limit != 0) {
+      INCR_RETURN_IF_ERROR(LimitMemory(settings.memory_limit, &options));
+    }
     return Store::Open(directory, options);
   };
   dependencies.make_sessions = [](Store* opened) {
@@ -42,6 +49,7 @@ int DaemonMain(const std::string& store, int ready_fd) {
   };
   DaemonOptions options;
   options.store = store;
+  options.settings = settings;
   options.ready_fd = ready_fd;
   return RunDaemon(options, dependencies);
 }
@@ -116,9 +124,10 @@ int main(int argc, char** argv) {
   }
   const std::vector<std::string> arguments(argv + (argc > 0 ? 1 : 0), argv + argc);
   int fd = -1;
-  if (arguments.size() == 3 && arguments[0] == "internal-daemon" &&
-      absl::SimpleAtoi(arguments[2], &fd)) {
-    return incr::DaemonMain(arguments[1], fd);
+  if (arguments.size() >= 3 && arguments[0] == "internal-daemon" &&
+      absl::SimpleAtoi(arguments.back(), &fd)) {
+    const auto settings = incr::FromArguments({arguments.begin() + 2, arguments.end() - 1});
+    if (settings.has_value()) return incr::DaemonMain(arguments[1], *settings, fd);
   }
   if (arguments.size() == 2 && arguments[0] == "internal-agent" &&
       absl::SimpleAtoi(arguments[1], &fd)) {

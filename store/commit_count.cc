@@ -8,7 +8,6 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "base/file.h"
 #include "base/status.h"
 #include "store/byte_order.h"
 #include "store/checksum.h"
@@ -50,12 +49,12 @@ struct Slot {
 };
 
 // The slot that counts; none if there is no file.
-absl::StatusOr<std::optional<Slot>> ReadSlots(const std::string& path) {
-  absl::StatusOr<ScopedFd> fd = OpenFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+absl::StatusOr<std::optional<Slot>> ReadSlots(const std::string& path, FileIo io) {
+  absl::StatusOr<ScopedFd> fd = io.Open(path, O_RDONLY | O_NONBLOCK);
   if (absl::IsNotFound(fd.status())) return std::optional<Slot>();
   INCR_RETURN_IF_ERROR(fd.status());
   std::string bytes(2 * kCommitSlotBytes, '\0');
-  INCR_RETURN_IF_ERROR(PreadUpTo(fd->get(), bytes.data(), bytes.size(), 0, path).status());
+  INCR_RETURN_IF_ERROR(io.PreadUpTo(fd->get(), bytes.data(), bytes.size(), 0, path).status());
   std::optional<Slot> best;
   for (int number = 0; number < 2; ++number) {
     // One torn slot is a write that a power cut interrupted: never acknowledged.
@@ -82,34 +81,34 @@ void AddCommitCount(KvBatch* batch, uint64_t count) {
   batch->Add(KvTable::kJobs, std::string(kCountKey), std::move(value));
 }
 
-absl::StatusOr<std::optional<uint64_t>> ReadCommitFile(const std::string& path) {
-  INCR_ASSIGN_OR_RETURN(const std::optional<Slot> slot, ReadSlots(path));
+absl::StatusOr<std::optional<uint64_t>> ReadCommitFile(const std::string& path, FileIo io) {
+  INCR_ASSIGN_OR_RETURN(const std::optional<Slot> slot, ReadSlots(path, io));
   return slot.has_value() ? std::optional<uint64_t>(slot->count) : std::nullopt;
 }
 
-absl::StatusOr<CommitFile> CommitFile::Open(const std::string& path, uint64_t count) {
-  INCR_ASSIGN_OR_RETURN(std::optional<Slot> slot, ReadSlots(path));
+absl::StatusOr<CommitFile> CommitFile::Open(const std::string& path, uint64_t count, FileIo io) {
+  INCR_ASSIGN_OR_RETURN(std::optional<Slot> slot, ReadSlots(path, io));
   if (!slot.has_value()) {
     // Both slots, that later writes change no metadata.
     const std::string bytes = EncodeSlot(count) + std::string(kCommitSlotBytes, '\0');
-    INCR_RETURN_IF_ERROR(WriteFileDurably(path, bytes, 0600));
+    INCR_RETURN_IF_ERROR(io.WriteDurably(path, bytes));
     slot = {0, count};
   }
-  INCR_ASSIGN_OR_RETURN(ScopedFd fd, OpenFile(path, O_WRONLY | O_NOFOLLOW));
+  INCR_ASSIGN_OR_RETURN(ScopedFd fd, io.Open(path, O_WRONLY | O_NONBLOCK));
   struct stat info;
   if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(absl::StrCat("fstat(", path, ")"));
   if (!S_ISREG(info.st_mode)) {
     return absl::FailedPreconditionError(absl::StrCat(path, " is not a regular file"));
   }
-  return CommitFile(path, std::move(fd), slot->number, std::max(count, slot->count));
+  return CommitFile(io, path, std::move(fd), slot->number, std::max(count, slot->count));
 }
 
 absl::Status CommitFile::Write(uint64_t count) {
   count_ = std::max(count_, count);
   const std::string bytes = EncodeSlot(count);
   INCR_RETURN_IF_ERROR(
-      PwriteExactly(fd_.get(), bytes.data(), bytes.size(), (1 - slot_) * kCommitSlotBytes, path_));
-  if (::fdatasync(fd_.get()) != 0) return ErrnoStatus(absl::StrCat("fdatasync(", path_, ")"));
+      io_.PwriteExactly(fd_.get(), bytes.data(), bytes.size(), (1 - slot_) * kCommitSlotBytes, path_));
+  INCR_RETURN_IF_ERROR(io_.Sync(fd_.get(), path_));
   slot_ = 1 - slot_;
   return absl::OkStatus();
 }
@@ -122,8 +121,9 @@ absl::Status CheckCommitCount(const StorePaths& paths, uint64_t counted, uint64_
       " back, or let RebuildIndex go on with what is left"));
 }
 
-absl::StatusOr<std::unique_ptr<KvDb>> OpenCheckedDatabase(const StorePaths& paths) {
-  INCR_ASSIGN_OR_RETURN(const std::optional<uint64_t> acknowledged, ReadCommitFile(paths.commits));
+absl::StatusOr<std::unique_ptr<KvDb>> OpenCheckedDatabase(const StorePaths& paths,
+                                                          const KvOptions& options) {
+  INCR_ASSIGN_OR_RETURN(const std::optional<uint64_t> acknowledged, ReadCommitFile(paths.commits, paths.io));
   const auto check = [&](const KvDb& db) -> absl::Status {
     INCR_ASSIGN_OR_RETURN(const uint64_t counted, CommitCount(db));
     return CheckCommitCount(paths, counted, acknowledged.value_or(0));
@@ -132,15 +132,15 @@ absl::StatusOr<std::unique_ptr<KvDb>> OpenCheckedDatabase(const StorePaths& path
     return Annotate(status, absl::StrCat("store ", paths.root,
                                          ": its database is damaged; RebuildIndex salvages it"));
   };
-  absl::StatusOr<std::unique_ptr<KvDb>> db = KvDb::Open(paths.db, KvDb::Mode::kReadWrite);
+  absl::StatusOr<std::unique_ptr<KvDb>> db = KvDb::Open(paths.db, KvDb::Mode::kReadWrite, options);
   if (absl::IsDataLoss(db.status())) {
     // Opening without the log's end removes the log: first a look that changes nothing.
     if (acknowledged.has_value()) {
-      absl::StatusOr<std::unique_ptr<KvDb>> look = KvDb::Open(paths.db, KvDb::Mode::kReadOnly);
+      absl::StatusOr<std::unique_ptr<KvDb>> look = KvDb::Open(paths.db, KvDb::Mode::kReadOnly, options);
       if (!look.ok()) return damaged(look.status());
       INCR_RETURN_IF_ERROR(check(**look));
     }
-    db = KvDb::Open(paths.db, KvDb::Mode::kReadWriteCutLog);
+    db = KvDb::Open(paths.db, KvDb::Mode::kReadWriteCutLog, options);
     if (absl::IsDataLoss(db.status())) return damaged(db.status());
   }
   INCR_RETURN_IF_ERROR(db.status());

@@ -22,6 +22,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/scoped_fd.h"
+#include "store/file_io.h"
 #include "store/kv_db.h"
 #include "store/store_directory.h"
 
@@ -35,12 +36,13 @@ absl::StatusOr<uint64_t> CommitCount(const KvDb& db);
 void AddCommitCount(KvBatch* batch, uint64_t count);
 
 // What the file says; none if there is no file. kDataLoss: neither slot is whole.
-absl::StatusOr<std::optional<uint64_t>> ReadCommitFile(const std::string& path);
+absl::StatusOr<std::optional<uint64_t>> ReadCommitFile(const std::string& path, FileIo io = FileIo());
 
 class CommitFile {
  public:
   // `count`: the database's. Makes the file, saying that, if there is none.
-  static absl::StatusOr<CommitFile> Open(const std::string& path, uint64_t count);
+  static absl::StatusOr<CommitFile> Open(const std::string& path, uint64_t count,
+                                         FileIo io = FileIo());
 
   // Durable when it returns OK. After an error the file says less than it could, which only
   // weakens the check.
@@ -49,9 +51,10 @@ class CommitFile {
   uint64_t count() const { return count_; }
 
  private:
-  CommitFile(std::string path, ScopedFd fd, int slot, uint64_t count)
-      : path_(std::move(path)), fd_(std::move(fd)), slot_(slot), count_(count) {}
+  CommitFile(FileIo io, std::string path, ScopedFd fd, int slot, uint64_t count)
+      : io_(io), path_(std::move(path)), fd_(std::move(fd)), slot_(slot), count_(count) {}
 
+  FileIo io_;
   std::string path_;
   ScopedFd fd_;
   int slot_;  // holds what is durable: the other one is written next
@@ -63,7 +66,8 @@ absl::Status CheckCommitCount(const StorePaths& paths, uint64_t counted, uint64_
 
 // The store's database for writing, without the damaged end of its log, if any. kDataLoss if
 // that takes acknowledged commits along; a damaged log is then left as it was.
-absl::StatusOr<std::unique_ptr<KvDb>> OpenCheckedDatabase(const StorePaths& paths);
+absl::StatusOr<std::unique_ptr<KvDb>> OpenCheckedDatabase(
+    const StorePaths& paths, const KvOptions& options = KvOptions());
 
 }  // namespace incr
 

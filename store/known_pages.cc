@@ -9,15 +9,16 @@ namespace incr {
 absl::Status KnownPages::Load() {
   absl::MutexLock lock(&mutex_);
   ids_.reserve(std::min(limit_, db_->EstimateRows(KvTable::kPages)));
-  return ForEachPage(*db_, [this](const IndexEntry& entry) {
+  const absl::Status status = ForEachPage(*db_, [this](const IndexEntry& entry) {
     if (!packs_->IsIntact(entry.location)) return absl::OkStatus();
-    if (ids_.size() < limit_) {
-      ids_.insert(entry.id);
-    } else {
+    if (ids_.size() >= limit_) {
       complete_ = false;
+      return absl::CancelledError();  // The rest is looked up where it is.
     }
+    ids_.insert(entry.id);
     return absl::OkStatus();
   });
+  return complete_ ? status : absl::OkStatus();
 }
 
 void KnownPages::Add(absl::Span<const IndexEntry> entries) {

@@ -1,4 +1,4 @@
-// The only file that includes RocksDB.
+// With rocks_files.cc the only file that includes RocksDB.
 #include "store/kv_db.h"
 
 #include <rocksdb/cache.h>
@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
 
@@ -18,9 +19,9 @@
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/fault_point.h"
-#include "base/file.h"
 #include "base/signals_blocked.h"
 #include "base/status.h"
+#include "store/rocks_files.h"
 
 namespace incr {
 namespace {
@@ -49,14 +50,23 @@ class SilentLogger : public rocksdb::Logger {
 };
 
 rocksdb::ColumnFamilyOptions TableOptions(KvTable table,
-                                          const std::shared_ptr<rocksdb::Cache>& cache) {
+                                          const std::shared_ptr<rocksdb::Cache>& cache,
+                                          const KvOptions& settings) {
   rocksdb::ColumnFamilyOptions options;
   // Every flush and compaction makes a reader that is just opening start over: not too small.
-  options.write_buffer_size = table == KvTable::kImages ? 16u << 20 : 8u << 20;
+  options.write_buffer_size = std::min<size_t>(settings.write_buffer_bytes / 2,
+                                               table == KvTable::kImages ? 16u << 20 : 8u << 20);
   options.max_write_buffer_number = 3;
   rocksdb::BlockBasedTableOptions blocks;
   blocks.block_cache = cache;
   blocks.format_version = 5;
+  if (settings.bounded_index) {
+    blocks.cache_index_and_filter_blocks = true;
+    // One filter of a large table file is megabytes: read and cached in parts.
+    blocks.partition_filters = true;
+    blocks.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
+    blocks.metadata_block_size = 16u << 10;
+  }
   // Page ids are random and large values are chunks: only text-like records gain.
   const bool text = table == KvTable::kImages || table == KvTable::kEpochs;
   options.compression = text ? rocksdb::kLZ4Compression : rocksdb::kNoCompression;
@@ -68,8 +78,10 @@ rocksdb::ColumnFamilyOptions TableOptions(KvTable table,
   return options;
 }
 
-rocksdb::DBOptions DatabaseOptions(KvDb::Mode mode) {
+rocksdb::DBOptions DatabaseOptions(KvDb::Mode mode, const KvOptions& settings,
+                                   rocksdb::Env* env) {
   rocksdb::DBOptions options;
+  options.env = env;
   options.create_if_missing = mode == KvDb::Mode::kCreate;
   options.create_missing_column_families = mode == KvDb::Mode::kCreate;
   options.info_log = std::make_shared<SilentLogger>();
@@ -78,7 +90,7 @@ rocksdb::DBOptions DatabaseOptions(KvDb::Mode mode) {
   options.max_open_files = -1;
   options.max_background_jobs = 2;
   options.max_total_wal_size = 32u << 20;
-  options.db_write_buffer_size = 32u << 20;
+  options.db_write_buffer_size = settings.write_buffer_bytes;
   options.allow_fallocate = false;  // It would reserve megabytes for a store of kilobytes.
   options.manifest_preallocation_size = 64u << 10;
   options.stats_dump_period_sec = 0;
@@ -109,17 +121,18 @@ struct OpenDb {
   }
 };
 
-rocksdb::Status OpenOnce(const std::string& path, KvDb::Mode mode, OpenDb* out) {
+rocksdb::Status OpenOnce(const std::string& path, KvDb::Mode mode, const KvOptions& settings,
+                         rocksdb::Env* env, OpenDb* out) {
   const AllSignalsBlocked for_its_threads;  // RocksDB starts them when it opens.
-  auto cache = rocksdb::NewLRUCache(8u << 20);
+  auto cache = rocksdb::NewLRUCache(settings.cache_bytes);
   std::vector<rocksdb::ColumnFamilyDescriptor> families;
   families.emplace_back(rocksdb::kDefaultColumnFamilyName,
-                        TableOptions(KvTable::kJobs, cache));
+                        TableOptions(KvTable::kJobs, cache, settings));
   for (int i = 0; i < kKvTables; ++i) {
-    families.emplace_back(kTableNames[i], TableOptions(static_cast<KvTable>(i), cache));
+    families.emplace_back(kTableNames[i], TableOptions(static_cast<KvTable>(i), cache, settings));
   }
   rocksdb::DB* db = nullptr;
-  const rocksdb::DBOptions options = DatabaseOptions(mode);
+  const rocksdb::DBOptions options = DatabaseOptions(mode, settings, env);
   rocksdb::Status status =
       mode == KvDb::Mode::kReadOnly
           ? rocksdb::DB::OpenForReadOnly(options, path, families, &out->handles, &db)
@@ -129,8 +142,8 @@ rocksdb::Status OpenOnce(const std::string& path, KvDb::Mode mode, OpenDb* out) 
 }
 
 // Name and size of the MANIFEST: it grows before any log or table file goes away.
-std::string ManifestMark(const std::string& path) {
-  absl::StatusOr<std::string> current = ReadWholeFile(absl::StrCat(path, "/CURRENT"), 4096);
+std::string ManifestMark(FileIo io, const std::string& path) {
+  absl::StatusOr<std::string> current = io.ReadWhole(absl::StrCat(path, "/CURRENT"), 4096);
   if (!current.ok()) return "";
   while (!current->empty() && current->back() == '\n') current->pop_back();
   struct stat info;
@@ -140,7 +153,8 @@ std::string ManifestMark(const std::string& path) {
 
 // Beside a live writer, files may vanish between being listed and being read: a vanished
 // log is no error to RocksDB, only silently less data. So: again until nothing moved meanwhile.
-absl::Status OpenSnapshot(const std::string& path, OpenDb* out) {
+absl::Status OpenSnapshot(const std::string& path, const KvOptions& settings, rocksdb::Env* env,
+                          OpenDb* out) {
   constexpr int64_t kPatienceUs = 15'000'000;
   const Stopwatch time;
   rocksdb::Status status;
@@ -148,9 +162,9 @@ absl::Status OpenSnapshot(const std::string& path, OpenDb* out) {
        ++i) {
     if (i > 0) absl::SleepFor(absl::Milliseconds(i % 16));
     out->Close();
-    const std::string before = ManifestMark(path);
-    status = OpenOnce(path, KvDb::Mode::kReadOnly, out);
-    const bool at_rest = ManifestMark(path) == before;
+    const std::string before = ManifestMark(settings.io, path);
+    status = OpenOnce(path, KvDb::Mode::kReadOnly, settings, env, out);
+    const bool at_rest = ManifestMark(settings.io, path) == before;
     if (status.ok() && at_rest && !before.empty()) return absl::OkStatus();
     if (at_rest) ++failures_at_rest;
   }
@@ -161,12 +175,13 @@ absl::Status OpenSnapshot(const std::string& path, OpenDb* out) {
 
 class RocksKvDb : public KvDb {
  public:
-  RocksKvDb(std::string path, Mode mode) : path_(std::move(path)), mode_(mode) {}
+  RocksKvDb(std::string path, Mode mode, const KvOptions& settings)
+      : path_(std::move(path)), mode_(mode), settings_(settings), env_(NewRocksEnv(settings.io)) {}
 
   absl::Status Start() {
-    if (mode_ == Mode::kReadOnly) return OpenSnapshot(path_, &open_);
-    ::unlink(IngestPath().c_str());
-    const rocksdb::Status status = OpenOnce(path_, mode_, &open_);
+    if (mode_ == Mode::kReadOnly) return OpenSnapshot(path_, settings_, env_.get(), &open_);
+    (void)settings_.io.Unlink(IngestPath());
+    const rocksdb::Status status = OpenOnce(path_, mode_, settings_, env_.get(), &open_);
     if (!status.ok()) open_.Close();
     return FromRocks(status, absl::StrCat("open ", path_));
   }
@@ -283,7 +298,7 @@ class RocksKvDb : public KvDb {
           FromRocks(open_.db->IngestExternalFile(Handle(table), {path}, options), what));
       return FaultPoint("store.kv_write_unsure");
     });
-    ::unlink(IngestPath().c_str());
+    (void)settings_.io.Unlink(IngestPath());
     return status;
   }
 
@@ -303,15 +318,17 @@ class RocksKvDb : public KvDb {
   }
 
   absl::Status EnsureHealthy() override {
-    if (!broken_.load(std::memory_order_acquire)) return absl::OkStatus();
+    if (!broken_.load(std::memory_order_acquire) && !FailedBehindOurBack()) {
+      return absl::OkStatus();
+    }
     absl::MutexLock lock(&mutex_);
     if (!broken_.load(std::memory_order_relaxed)) return absl::OkStatus();
     open_.Close();
-    const rocksdb::Status status = OpenOnce(path_, Mode::kReadWriteCutLog, &open_);
+    const rocksdb::Status status = OpenOnce(path_, Mode::kReadWriteCutLog, settings_, env_.get(), &open_);
     if (!status.ok()) {
       // A full disk, mostly: opening for writing needs room. What is committed stays readable.
       open_.Close();
-      if (!OpenOnce(path_, Mode::kReadOnly, &open_).ok()) open_.Close();
+      if (!OpenOnce(path_, Mode::kReadOnly, settings_, env_.get(), &open_).ok()) open_.Close();
       return FromRocks(status, absl::StrCat("reopen ", path_, " after a failed write"));
     }
     broken_.store(false, std::memory_order_release);
@@ -319,6 +336,18 @@ class RocksKvDb : public KvDb {
   }
 
  private:
+  // A flush or compaction that failed, long ago maybe, makes RocksDB refuse the next write: the disk may be good again.
+  bool FailedBehindOurBack() {
+    absl::ReaderMutexLock lock(&mutex_);
+    uint64_t errors = 0;
+    if (!open_.db || mode_ == Mode::kReadOnly ||
+        !open_.db->GetIntProperty(rocksdb::DB::Properties::kBackgroundErrors, &errors) ||
+        errors == 0) {
+      return false;
+    }
+    broken_.store(true, std::memory_order_release);
+    return true;
+  }
   // Runs a write; after an error the database must be opened anew.
   absl::Status Damaging(absl::FunctionRef<absl::Status()> write) {
     absl::ReaderMutexLock lock(&mutex_);
@@ -342,6 +371,8 @@ class RocksKvDb : public KvDb {
 
   const std::string path_;
   const Mode mode_;
+  const KvOptions settings_;
+  const std::unique_ptr<rocksdb::Env> env_;
   mutable absl::Mutex mutex_;  // exclusive: the database is being opened anew
   absl::Mutex ingest_mutex_;
   OpenDb open_;
@@ -350,20 +381,23 @@ class RocksKvDb : public KvDb {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<KvDb>> KvDb::Open(const std::string& path, Mode mode) {
-  auto db = std::make_unique<RocksKvDb>(path, mode);
+absl::StatusOr<std::unique_ptr<KvDb>> KvDb::Open(const std::string& path, Mode mode,
+                                                 const KvOptions& options) {
+  auto db = std::make_unique<RocksKvDb>(path, mode, options);
   INCR_RETURN_IF_ERROR(db->Start());
   return db;
 }
 
 absl::Status KvDb::Repair(const std::string& path) {
+  const std::unique_ptr<rocksdb::Env> env = NewRocksEnv(FileIo());
   auto cache = rocksdb::NewLRUCache(8u << 20);
   std::vector<rocksdb::ColumnFamilyDescriptor> families;
-  families.emplace_back(rocksdb::kDefaultColumnFamilyName, TableOptions(KvTable::kJobs, cache));
+  families.emplace_back(rocksdb::kDefaultColumnFamilyName, TableOptions(KvTable::kJobs, cache, KvOptions()));
   for (int i = 0; i < kKvTables; ++i) {
-    families.emplace_back(kTableNames[i], TableOptions(static_cast<KvTable>(i), cache));
+    families.emplace_back(kTableNames[i], TableOptions(static_cast<KvTable>(i), cache, KvOptions()));
   }
-  return FromRocks(rocksdb::RepairDB(path, DatabaseOptions(Mode::kCreate), families),
+  return FromRocks(rocksdb::RepairDB(path, DatabaseOptions(Mode::kCreate, KvOptions(), env.get()),
+                                     families),
                    absl::StrCat("repair ", path));
 }
 

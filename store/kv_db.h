@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "store/file_io.h"
 
 namespace incr {
 
@@ -53,6 +54,14 @@ class KvBatch {
   size_t bytes_ = 0;
 };
 
+struct KvOptions {
+  FileIo io{};
+  size_t cache_bytes = 8u << 20;          // of blocks, shared by all tables
+  size_t write_buffer_bytes = 32u << 20;  // of writes that are in the log only, all tables together
+  // Indexes and Bloom filters live in the cache, too, instead of beside it, about 2 bytes a page.
+  bool bounded_index = false;
+};
+
 class KvDb {
  public:
   enum class Mode {
@@ -62,7 +71,8 @@ class KvDb {
     kReadOnly,         // a snapshot up to any damage; works beside a live writer, changes no file
   };
 
-  static absl::StatusOr<std::unique_ptr<KvDb>> Open(const std::string& path, Mode mode);
+  static absl::StatusOr<std::unique_ptr<KvDb>> Open(const std::string& path, Mode mode,
+                                                    const KvOptions& options = KvOptions());
   // Salvages what it can from a database that does not open.
   static absl::Status Repair(const std::string& path);
 

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/file.h"
 #include "base/page_range.h"
 #include "base/status.h"
 #include "store/lz4_page.h"
@@ -25,7 +24,7 @@ std::string PackReader::PathOf(uint32_t pack) const {
 absl::StatusOr<std::shared_ptr<ScopedFd>> PackReader::Open(uint32_t pack) const {
   absl::MutexLock lock(&mutex_);
   if (auto found = open_.find(pack); found != open_.end()) return found->second;
-  INCR_ASSIGN_OR_RETURN(ScopedFd fd, OpenFile(PathOf(pack), O_RDONLY | O_NOFOLLOW));
+  INCR_ASSIGN_OR_RETURN(ScopedFd fd, io_.Open(PathOf(pack), O_RDONLY));
   // Our reads are large already. Read-ahead would cache blocks beyond what is committed, which a
   // writer is about to fill behind the cache's back.
   ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);
@@ -36,7 +35,7 @@ absl::StatusOr<std::shared_ptr<ScopedFd>> PackReader::Open(uint32_t pack) const 
 absl::Status PackReader::ReadRun(uint32_t pack, uint64_t offset, size_t bytes, uint8_t* to) const {
   absl::StatusOr<std::shared_ptr<ScopedFd>> fd = Open(pack);
   absl::Status status =
-      fd.ok() ? PreadExactly((*fd)->get(), to, bytes, offset, PathOf(pack)) : fd.status();
+      fd.ok() ? io_.PreadExactly((*fd)->get(), to, bytes, offset, PathOf(pack)) : fd.status();
   if (absl::IsNotFound(status) || absl::IsOutOfRange(status)) {
     return absl::DataLossError(absl::StrCat("pack ", PathOf(pack), " is missing or cut short at offset ",
                                             offset, ": ", status.message()));

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "base/scoped_fd.h"
+#include "store/file_io.h"
 #include "store/pack_format.h"
 #include "store/page_id.h"
 
@@ -21,8 +22,8 @@ namespace incr {
 class PackReader {
  public:
   // `hasher` outlives it.
-  PackReader(std::string directory, const PageHasher* hasher)
-      : directory_(std::move(directory)), hasher_(hasher) {}
+  PackReader(std::string directory, const PageHasher* hasher, FileIo io = FileIo())
+      : io_(io), directory_(std::move(directory)), hasher_(hasher) {}
 
   // `bytes` of `pack` at `offset`. kDataLoss names the pack and offset if they are not there.
   absl::Status ReadRun(uint32_t pack, uint64_t offset, size_t bytes, uint8_t* to) const;
@@ -40,6 +41,7 @@ class PackReader {
   bool DecodeOnce(const PageId& id, const PageLocation& location, const uint8_t* body,
                   uint8_t* page) const;
 
+  const FileIo io_;
   const std::string directory_;
   const PageHasher* const hasher_;
   mutable absl::Mutex mutex_;

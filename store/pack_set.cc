@@ -9,7 +9,6 @@
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
-#include "base/file.h"
 #include "base/status.h"
 
 namespace incr {
@@ -19,7 +18,7 @@ namespace {
 constexpr size_t kIdleWriters = 2;
 
 // Cuts the pack to `length` bytes if it is longer. Returns its size before.
-absl::StatusOr<uint64_t> CutTo(const std::string& path, uint64_t length) {
+absl::StatusOr<uint64_t> CutTo(FileIo io, const std::string& path, uint64_t length) {
   struct stat info;
   if (::lstat(path.c_str(), &info) != 0) return ErrnoStatus(absl::StrCat("lstat(", path, ")"));
   // O_NOFOLLOW once more below: the name may change hands in between.
@@ -28,24 +27,22 @@ absl::StatusOr<uint64_t> CutTo(const std::string& path, uint64_t length) {
   };
   if (!S_ISREG(info.st_mode)) return not_regular();
   if (static_cast<uint64_t>(info.st_size) <= length) return info.st_size;
-  INCR_ASSIGN_OR_RETURN(ScopedFd fd, OpenFile(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK));
+  INCR_ASSIGN_OR_RETURN(ScopedFd fd, io.Open(path, O_RDWR | O_NONBLOCK));
   if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(absl::StrCat("fstat(", path, ")"));
   if (!S_ISREG(info.st_mode)) return not_regular();
   const uint64_t size = info.st_size;
-  if (size > length && ::ftruncate(fd.get(), length) != 0) {
-    return ErrnoStatus(absl::StrCat("ftruncate(", path, ")"));
-  }
+  if (size > length) INCR_RETURN_IF_ERROR(io.Truncate(fd.get(), length, path));
   return size;
 }
 
-absl::StatusOr<PackFile> OpenToAppend(const std::string& path, uint32_t pack, uint64_t tag,
-                                      uint64_t end) {
-  absl::StatusOr<ScopedFd> fd = OpenFile(path, O_RDWR | O_NOFOLLOW | O_DIRECT);
-  if (!fd.ok()) fd = OpenFile(path, O_RDWR | O_NOFOLLOW);
+absl::StatusOr<PackFile> OpenToAppend(FileIo io, const std::string& path, uint32_t pack,
+                                      uint64_t tag, uint64_t end) {
+  absl::StatusOr<ScopedFd> fd = io.Open(path, O_RDWR | O_DIRECT);
+  if (!fd.ok()) fd = io.Open(path, O_RDWR);
   INCR_RETURN_IF_ERROR(fd.status());
-  INCR_ASSIGN_OR_RETURN(ScopedFd buffered, OpenFile(path, O_RDONLY | O_NOFOLLOW));
+  INCR_ASSIGN_OR_RETURN(ScopedFd buffered, io.Open(path, O_RDONLY));
   uint8_t header[kPackHeaderBytes];
-  INCR_RETURN_IF_ERROR(PreadExactly(buffered.get(), header, sizeof header, 0, path));
+  INCR_RETURN_IF_ERROR(io.PreadExactly(buffered.get(), header, sizeof header, 0, path));
   INCR_RETURN_IF_ERROR(CheckPackHeader(header, pack, tag));
   PackFile file;
   file.id = pack;
@@ -75,9 +72,9 @@ absl::StatusOr<std::vector<uint32_t>> ListPacks(const std::string& directory) {
 
 absl::StatusOr<std::unique_ptr<PackSet>> PackSet::Recover(
     const std::string& directory, uint64_t store_tag, uint64_t pack_bytes,
-    const std::map<uint32_t, uint64_t>& committed) {
+    const std::map<uint32_t, uint64_t>& committed, FileIo io) {
   std::unique_ptr<PackSet> set(new PackSet);
-  set->settings_ = {directory, store_tag, pack_bytes, [s = set.get()] { return s->NewPackId(); }};
+  set->settings_ = {directory, store_tag, pack_bytes, [s = set.get()] { return s->NewPackId(); }, io};
   INCR_ASSIGN_OR_RETURN(std::vector<uint32_t> packs, ListPacks(directory));
   // Known packs only: a stray file must not use up the numbers.
   if (!committed.empty()) set->last_pack_ = committed.rbegin()->first;
@@ -85,13 +82,13 @@ absl::StatusOr<std::unique_ptr<PackSet>> PackSet::Recover(
     const std::string path = absl::StrCat(directory, "/", PackName(pack));
     const auto known = committed.find(pack);
     if (known == committed.end()) {
-      if (::unlink(path.c_str()) != 0) return ErrnoStatus(absl::StrCat("unlink(", path, ")"));
+      INCR_RETURN_IF_ERROR(io.Unlink(path));
       continue;
     }
-    INCR_ASSIGN_OR_RETURN(const uint64_t size, CutTo(path, known->second));
+    INCR_ASSIGN_OR_RETURN(const uint64_t size, CutTo(io, path, known->second));
     set->good_bytes_[pack] = std::min(size, known->second);
     if (size >= known->second && known->second < pack_bytes) {
-      absl::StatusOr<PackFile> file = OpenToAppend(path, pack, store_tag, known->second);
+      absl::StatusOr<PackFile> file = OpenToAppend(io, path, pack, store_tag, known->second);
       if (!file.ok()) continue;  // Damaged or read-only: a new pack will do.
       set->open_ended_.push_back(*std::move(file));
       if (set->open_ended_.size() > 4) set->open_ended_.erase(set->open_ended_.begin());

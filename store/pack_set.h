@@ -27,7 +27,7 @@ class PackSet {
   // `committed`: durable length by pack.
   static absl::StatusOr<std::unique_ptr<PackSet>> Recover(
       const std::string& directory, uint64_t store_tag, uint64_t pack_bytes,
-      const std::map<uint32_t, uint64_t>& committed);
+      const std::map<uint32_t, uint64_t>& committed, FileIo io = FileIo());
 
   // A writer for one epoch; with a pack to go on with if there is one.
   absl::StatusOr<std::unique_ptr<PackWriter>> CheckOut();

@@ -10,7 +10,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/fault_point.h"
-#include "base/file.h"
 #include "base/page_range.h"
 #include "base/status.h"
 
@@ -23,14 +22,14 @@ static_assert(UringWriter::kBufferBytes == kSegmentMaxBytes);
 // writing): reserve ahead in steps of this.
 constexpr uint64_t kPreallocateBytes = 16u << 20;
 
-absl::StatusOr<ScopedFd> CreatePackFile(const std::string& path) {
+absl::StatusOr<ScopedFd> CreatePackFile(FileIo io, const std::string& path) {
   const int flags = O_RDWR | O_CREAT | O_EXCL;
   if (FaultPoint("store.no_direct").ok()) {
-    absl::StatusOr<ScopedFd> direct = OpenFile(path, flags | O_DIRECT, 0600);
+    absl::StatusOr<ScopedFd> direct = io.Open(path, flags | O_DIRECT, 0600);
     if (direct.ok() || !absl::IsInvalidArgument(direct.status())) return direct;
-    ::unlink(path.c_str());  // Some file systems create it, then refuse O_DIRECT.
+    (void)io.Unlink(path);  // Some file systems create it, then refuse O_DIRECT.
   }
-  return OpenFile(path, flags, 0600);
+  return io.Open(path, flags, 0600);
 }
 
 }  // namespace
@@ -39,7 +38,7 @@ PackWriter::PackWriter(Settings settings, std::unique_ptr<UringWriter> queue)
     : settings_(std::move(settings)), queue_(std::move(queue)) {}
 
 absl::StatusOr<std::unique_ptr<PackWriter>> PackWriter::Create(Settings settings) {
-  INCR_ASSIGN_OR_RETURN(std::unique_ptr<UringWriter> queue, UringWriter::Create());
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<UringWriter> queue, UringWriter::Create(settings.io));
   return std::unique_ptr<PackWriter>(new PackWriter(std::move(settings), std::move(queue)));
 }
 
@@ -52,7 +51,7 @@ absl::Status PackWriter::NewPack() {
   PackFile pack;
   INCR_ASSIGN_OR_RETURN(pack.id, settings_.new_pack_id());
   pack.path = absl::StrCat(settings_.directory, "/", PackName(pack.id));
-  INCR_ASSIGN_OR_RETURN(pack.fd, CreatePackFile(pack.path));
+  INCR_ASSIGN_OR_RETURN(pack.fd, CreatePackFile(settings_.io, pack.path));
   created_ = true;
   uint8_t* header = queue_->TakeBuffer();
   EncodePackHeader(pack.id, settings_.store_tag, header);
@@ -92,7 +91,7 @@ void PackWriter::Preallocate(PackFile& pack, uint64_t end) {
   if (end <= pack.allocated) return;
   const uint64_t size = std::min(end + kPreallocateBytes, settings_.pack_bytes + kSegmentMaxBytes);
   // Only a help: where it fails (file system, disk nearly full), the write itself decides.
-  if (::fallocate(pack.fd.get(), 0, 0, size) == 0) pack.allocated = size;
+  if (settings_.io.Allocate(pack.fd.get(), size, pack.path)) pack.allocated = size;
 }
 
 void PackWriter::CloseSegment(bool streaming) {
@@ -119,8 +118,8 @@ absl::Status PackWriter::ReadBack(const PageLocation& location, uint8_t* body) {
       return absl::OkStatus();
     }
     INCR_RETURN_IF_ERROR(queue_->Drain());
-    INCR_ASSIGN_OR_RETURN(ScopedFd buffered, OpenFile(pack.path, O_RDONLY | O_NOFOLLOW));
-    return PreadExactly(buffered.get(), body, location.length, location.offset, pack.path);
+    INCR_ASSIGN_OR_RETURN(ScopedFd buffered, settings_.io.Open(pack.path, O_RDONLY));
+    return settings_.io.PreadExactly(buffered.get(), body, location.length, location.offset, pack.path);
   }
   return absl::InternalError("not a body of this epoch");
 }
@@ -133,15 +132,11 @@ absl::Status PackWriter::Finish() {
   for (PackFile& pack : packs_) {
     if (pack.end == pack.base) continue;
     if (pack.allocated > pack.end) {
-      if (::ftruncate(pack.fd.get(), pack.end) != 0) {
-        return ErrnoStatus(absl::StrCat("ftruncate(", pack.path, ")"));
-      }
+      INCR_RETURN_IF_ERROR(settings_.io.Truncate(pack.fd.get(), pack.end, pack.path));
       pack.allocated = pack.end;
     }
     absl::Status synced = FaultPoint("store.pack_sync");
-    if (synced.ok() && ::fdatasync(pack.fd.get()) != 0) {
-      synced = ErrnoStatus(absl::StrCat("fdatasync(", pack.path, ")"));
-    }
+    if (synced.ok()) synced = settings_.io.Sync(pack.fd.get(), pack.path);
     if (!synced.ok()) {
       // The kernel may now call these pages clean though they never reached the disk: no second
       // fdatasync can be believed. The pack is not appended to again.
@@ -150,7 +145,7 @@ absl::Status PackWriter::Finish() {
     }
     finished_.push_back({pack.id, pack.end});
   }
-  if (created_) INCR_RETURN_IF_ERROR(SyncDirectory(settings_.directory));
+  if (created_) INCR_RETURN_IF_ERROR(settings_.io.SyncDirectory(settings_.directory));
   created_ = false;
   INCR_RETURN_IF_ERROR(FaultPoint("store.after_pack_sync"));
   for (PackFile& pack : packs_) pack.base = pack.end;
@@ -166,10 +161,10 @@ void PackWriter::Abandon() {
   std::vector<PackFile> kept;
   for (PackFile& pack : packs_) {
     if (pack.base == 0) {
-      ::unlink(pack.path.c_str());
+      (void)settings_.io.Unlink(pack.path);
     } else if (pack.fd.ok()) {
       if (pack.end != pack.base || pack.allocated != pack.base) {
-        if (::ftruncate(pack.fd.get(), pack.base) != 0) continue;  // The next open cuts it.
+        if (!settings_.io.Truncate(pack.fd.get(), pack.base, pack.path).ok()) continue;  // The next open cuts it.
       }
       pack.end = pack.allocated = pack.base;
       kept.push_back(std::move(pack));

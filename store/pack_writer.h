@@ -21,6 +21,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/scoped_fd.h"
+#include "store/file_io.h"
 #include "store/pack_format.h"
 #include "store/uring_writer.h"
 
@@ -47,6 +48,7 @@ class PackWriter {
     uint64_t store_tag = 0;
     uint64_t pack_bytes = 0;              // a pack this long gets no further segment
     std::function<absl::StatusOr<uint32_t>()> new_pack_id;
+    FileIo io{};
   };
 
   static absl::StatusOr<std::unique_ptr<PackWriter>> Create(Settings settings);

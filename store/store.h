@@ -23,6 +23,7 @@
 #include "absl/types/span.h"
 #include "base/page_range.h"
 #include "proto/epoch.pb.h"
+#include "store/file_io.h"
 #include "store/page_id.h"
 #include "store/page_table.h"
 #include "store/table_diff.h"
@@ -37,7 +38,15 @@ struct StoreOptions {
   uint32_t full_table_every = 64;   // deltas in a chain before a full table is written; more if they are tiny
   uint64_t pack_bytes = 256u << 20;  // a pack this long gets no further segment
   size_t max_known_pages = 16u << 20;  // ids in memory, about 36 bytes each; more: in the database
+  size_t cache_bytes = 8u << 20;          // RocksDB's blocks; with bounded_index its indexes and filters too
+  size_t write_buffer_bytes = 32u << 20;  // RocksDB's writes that are only in its log so far
+  bool bounded_index = false;
+  FileFaults* faults = nullptr;  // for tests: a faulty disk; outlives the store
 };
+
+// Sets what `options` keeps in memory so that all of it together stays within `limit_bytes` (memory_plan.h).
+// kInvalidArgument: too little.
+absl::Status LimitMemory(uint64_t limit_bytes, StoreOptions* options);
 
 class EpochWriter;
 
@@ -48,7 +57,9 @@ class StoreReader {
 
   // A snapshot of what was committed when it was opened (Refresh() for a newer one).
   // kNotFound: no such directory; kFailedPrecondition: not a store, or of a newer version.
-  static absl::StatusOr<std::unique_ptr<StoreReader>> Open(const std::string& directory);
+  // kPermissionDenied: another user's.
+  static absl::StatusOr<std::unique_ptr<StoreReader>> Open(const std::string& directory,
+                                                           FileFaults* faults = nullptr);
   // Moves on to what is committed now. On an error the older snapshot stays. (A Store needs none.)
   virtual absl::Status Refresh();
 

@@ -17,7 +17,6 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "base/file.h"
 #include "base/status.h"
 #include "store/checksum.h"
 
@@ -43,17 +42,46 @@ absl::StatusOr<std::vector<std::string>> Names(const std::string& directory) {
   return names;
 }
 
-absl::Status MakeDirectory(const std::string& path) {
-  if (::mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) return absl::OkStatus();
-  return ErrnoStatus(absl::StrCat("mkdir(", path, ")"));
-}
-
-absl::Status MakeDirectories(const std::string& path) {
+absl::Status MakeDirectories(FileIo io, const std::string& path) {
   for (size_t slash = path.find('/', 1); slash != std::string::npos;
        slash = path.find('/', slash + 1)) {
-    INCR_RETURN_IF_ERROR(MakeDirectory(path.substr(0, slash)));
+    const std::string parent = path.substr(0, slash);
+    if (!Exists(parent)) INCR_RETURN_IF_ERROR(io.MakeDirectory(parent));
   }
-  return MakeDirectory(path);
+  return io.MakeDirectory(path);
+}
+
+// A store is its owner's alone: whoever else could write there could make us read and write anything.
+absl::Status CheckOwner(const StorePaths& paths) {
+  struct stat info;
+  if (::stat(paths.root.c_str(), &info) != 0) {
+    return ErrnoStatus(absl::StrCat("stat(", paths.root, ")"));
+  }
+  if (!S_ISDIR(info.st_mode)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(paths.root, " is not an incr-ckpt store (no directory)"));
+  }
+  if (info.st_uid == ::geteuid()) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      absl::StrCat("store ", paths.root, " belongs to user ", info.st_uid, ", not to you (user ",
+                   ::geteuid(), "): use one of your own, or have it given to you (chown -R)"));
+}
+
+// RocksDB opens files by name and follows links: there must be none.
+absl::Status CheckNoLinks(const StorePaths& paths) {
+  std::vector<std::string> suspects = {paths.packs, paths.db};
+  struct stat info;
+  if (::lstat(paths.db.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
+    INCR_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(paths.db));
+    for (const std::string& name : names) suspects.push_back(absl::StrCat(paths.db, "/", name));
+  }
+  for (const std::string& path : suspects) {
+    // Beside a live writer files come and go.
+    if (::lstat(path.c_str(), &info) != 0 || !S_ISLNK(info.st_mode)) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        path, " is a symbolic link, and none in a store is followed: put the file itself there"));
+  }
+  return absl::OkStatus();
 }
 
 // What a store in the making, or the daemon beside it, may have left.
@@ -68,7 +96,7 @@ bool IsOurName(absl::string_view name) {
 uint64_t TagOf(absl::string_view secret) { return Checksum64(secret); }
 
 absl::StatusOr<std::string> ReadSecret(const StorePaths& paths) {
-  INCR_ASSIGN_OR_RETURN(std::string secret, ReadWholeFile(paths.secret, 4096));
+  INCR_ASSIGN_OR_RETURN(std::string secret, paths.io.ReadWhole(paths.secret, 4096));
   if (secret.size() != kSecretBytes) {
     return absl::DataLossError(absl::StrCat(paths.secret, " has ", secret.size(),
                                             " bytes instead of ", kSecretBytes));
@@ -82,7 +110,8 @@ std::string FormatText(uint64_t tag) {
 
 }  // namespace
 
-StorePaths::StorePaths(std::string directory) : root(std::move(directory)) {
+StorePaths::StorePaths(std::string directory, FileIo file_io)
+    : root(std::move(directory)), io(file_io) {
   while (root.size() > 1 && root.back() == '/') root.pop_back();
   format = absl::StrCat(root, "/FORMAT");
   secret = absl::StrCat(root, "/secret");
@@ -96,8 +125,9 @@ absl::StatusOr<StoreIdentity> ReadIdentity(const StorePaths& paths) {
   if (!Exists(paths.root)) {
     return absl::NotFoundError(absl::StrCat("no store at ", paths.root, ": no such directory"));
   }
-  absl::StatusOr<std::string> text = ReadWholeFile(paths.format, 4096);
-  if (absl::IsNotFound(text.status()) || (!text.ok() && !absl::IsPermissionDenied(text.status()))) {
+  INCR_RETURN_IF_ERROR(CheckOwner(paths));
+  absl::StatusOr<std::string> text = paths.io.ReadWhole(paths.format, 4096);
+  if (absl::IsNotFound(text.status())) {
     return absl::FailedPreconditionError(
         absl::StrCat(paths.root, " is not an incr-ckpt store (no FORMAT file in it)"));
   }
@@ -122,11 +152,14 @@ absl::StatusOr<StoreIdentity> ReadIdentity(const StorePaths& paths) {
     return absl::FailedPreconditionError(
         absl::StrCat(paths.format, " and ", paths.secret, " do not belong together"));
   }
+  INCR_RETURN_IF_ERROR(CheckNoLinks(paths));
   return identity;
 }
 
+bool HasFormat(const StorePaths& paths) { return Exists(paths.format); }
+
 absl::StatusOr<ScopedFd> LockForWriting(const StorePaths& paths) {
-  INCR_ASSIGN_OR_RETURN(ScopedFd fd, OpenFile(paths.lock, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+  INCR_ASSIGN_OR_RETURN(ScopedFd fd, paths.io.Open(paths.lock, O_RDWR | O_CREAT, 0600));
   int n;
   do {
     n = ::flock(fd.get(), LOCK_EX | LOCK_NB);
@@ -145,8 +178,19 @@ absl::StatusOr<ScopedFd> LockForWriting(const StorePaths& paths) {
   return fd;
 }
 
+absl::Status CloseToOthers(const StorePaths& paths) {
+  INCR_RETURN_IF_ERROR(CheckOwner(paths));
+  struct stat info;
+  if (::stat(paths.root.c_str(), &info) == 0 && (info.st_mode & 07777) == 0700) {
+    return absl::OkStatus();
+  }
+  if (::chmod(paths.root.c_str(), 0700) == 0) return absl::OkStatus();
+  return ErrnoStatus(absl::StrCat("chmod(", paths.root, ")"));
+}
+
 absl::Status PrepareDirectory(const StorePaths& paths) {
-  if (!Exists(paths.root)) INCR_RETURN_IF_ERROR(MakeDirectories(paths.root));
+  if (!Exists(paths.root)) INCR_RETURN_IF_ERROR(MakeDirectories(paths.io, paths.root));
+  INCR_RETURN_IF_ERROR(CheckOwner(paths));
   if (Exists(paths.format)) return absl::OkStatus();
   INCR_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(paths.root));
   for (const std::string& name : names) {
@@ -173,18 +217,19 @@ absl::Status CreateParts(const StorePaths& paths) {
       if (n < 0) return ErrnoStatus("getrandom");
       done += n;
     }
-    INCR_RETURN_IF_ERROR(WriteFileDurably(paths.secret, secret, 0600));
+    INCR_RETURN_IF_ERROR(paths.io.WriteDurably(paths.secret, secret));
   }
-  INCR_RETURN_IF_ERROR(MakeDirectory(paths.packs));
-  INCR_RETURN_IF_ERROR(MakeDirectory(paths.db));
-  return SyncDirectory(paths.root);
+  INCR_RETURN_IF_ERROR(paths.io.MakeDirectory(paths.packs));
+  INCR_RETURN_IF_ERROR(paths.io.MakeDirectory(paths.db));
+  return paths.io.SyncDirectory(paths.root);
 }
 
 absl::Status WriteFormat(const StorePaths& paths) {
   INCR_ASSIGN_OR_RETURN(const std::string secret, ReadSecret(paths));
-  INCR_RETURN_IF_ERROR(WriteFileDurably(paths.format, FormatText(TagOf(secret)), 0600));
+  INCR_RETURN_IF_ERROR(paths.io.WriteDurably(paths.format, FormatText(TagOf(secret))));
   const size_t slash = paths.root.rfind('/');
-  return SyncDirectory(slash == std::string::npos ? "." : paths.root.substr(0, slash + 1));
+  return paths.io.SyncDirectory(slash == std::string::npos ? "."
+                                                           : paths.root.substr(0, slash + 1));
 }
 
 }  // namespace incr

@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/scoped_fd.h"
+#include "store/file_io.h"
 
 namespace incr {
 
@@ -23,8 +24,9 @@ inline constexpr int kStoreVersion = 1;
 inline constexpr size_t kSecretBytes = 192;
 
 struct StorePaths {
-  explicit StorePaths(std::string directory);
+  explicit StorePaths(std::string directory, FileIo file_io = FileIo());
   std::string root, format, secret, lock, commits, packs, db;
+  FileIo io;
 };
 
 struct StoreIdentity {
@@ -32,11 +34,18 @@ struct StoreIdentity {
   uint64_t tag = 0;  // says in packs whose secret their ids are under
 };
 
-// kNotFound: no such directory. kFailedPrecondition: not a store, or of a newer version.
+// kNotFound: no such directory. kFailedPrecondition: not a store, or of a newer version, or a symbolic link in
+// it. kPermissionDenied: another user's.
 absl::StatusOr<StoreIdentity> ReadIdentity(const StorePaths& paths);
+
+// Whether there is a FORMAT, be it what it may.
+bool HasFormat(const StorePaths& paths);
 
 // Held until the descriptor closes. kFailedPrecondition "locked" names the holder's pid.
 absl::StatusOr<ScopedFd> LockForWriting(const StorePaths& paths);
+
+// Before it is written to: mode 0700, whatever it was.
+absl::Status CloseToOthers(const StorePaths& paths);
 
 // Makes the directory (and its parents) if it is absent. kFailedPrecondition unless it is then
 // a store, empty, or a store whose making was cut short.

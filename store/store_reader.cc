@@ -16,7 +16,7 @@ namespace {
 
 absl::StatusOr<std::shared_ptr<const StoreView>> OpenView(const StorePaths& paths) {
   INCR_ASSIGN_OR_RETURN(StoreIdentity identity, ReadIdentity(paths));
-  INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, KvDb::Open(paths.db, KvDb::Mode::kReadOnly));
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, KvDb::Open(paths.db, KvDb::Mode::kReadOnly, {paths.io}));
   return std::make_shared<const StoreView>(paths, std::move(identity), std::move(db));
 }
 
@@ -88,8 +88,9 @@ absl::StatusOr<PageChanges> StoreReader::ComparePages(absl::string_view job, uin
   return CompareTables(old_table, new_table);
 }
 
-absl::StatusOr<std::unique_ptr<StoreReader>> StoreReader::Open(const std::string& directory) {
-  INCR_ASSIGN_OR_RETURN(std::shared_ptr<const StoreView> view, OpenView(StorePaths(directory)));
+absl::StatusOr<std::unique_ptr<StoreReader>> StoreReader::Open(const std::string& directory,
+                                                               FileFaults* faults) {
+  INCR_ASSIGN_OR_RETURN(std::shared_ptr<const StoreView> view, OpenView(StorePaths(directory, FileIo(faults))));
   return std::make_unique<StoreReaderImpl>(std::move(view));
 }
 

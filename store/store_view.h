@@ -23,7 +23,7 @@ struct StoreView {
         db(std::move(database)),
         hasher(identity.secret),
         catalog(db.get()),
-        packs(paths.packs, &hasher) {}
+        packs(paths.packs, &hasher, paths.io) {}
 
   const StorePaths paths;
   const StoreIdentity identity;

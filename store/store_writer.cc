@@ -1,7 +1,5 @@
 #include "store/store_writer.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -9,6 +7,7 @@
 #include "base/fault_point.h"
 #include "base/status.h"
 #include "store/compare_epochs.h"
+#include "store/memory_plan.h"
 #include "store/page_fetch.h"
 
 namespace incr {
@@ -17,34 +16,49 @@ namespace {
 // Page tables kept between epochs, 32 bytes a page; the job used longest ago goes first.
 constexpr size_t kHeldTables = 64;
 
-absl::StatusOr<std::unique_ptr<StoreView>> OpenForWriting(const StorePaths& paths,
-                                                          bool create) {
+absl::StatusOr<std::unique_ptr<StoreView>> OpenForWriting(const StorePaths& paths, bool create,
+                                                          const KvOptions& kv) {
   if (create) {
     INCR_RETURN_IF_ERROR(CreateParts(paths));
-    INCR_RETURN_IF_ERROR(KvDb::Open(paths.db, KvDb::Mode::kCreate).status());
+    INCR_RETURN_IF_ERROR(KvDb::Open(paths.db, KvDb::Mode::kCreate, kv).status());
     INCR_RETURN_IF_ERROR(FaultPoint("store.before_format"));
     INCR_RETURN_IF_ERROR(WriteFormat(paths));
   }
   INCR_ASSIGN_OR_RETURN(StoreIdentity identity, ReadIdentity(paths));
-  INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, OpenCheckedDatabase(paths));
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, OpenCheckedDatabase(paths, kv));
   return std::make_unique<StoreView>(paths, std::move(identity), std::move(db));
+}
+
+KvOptions KvOptionsOf(const StorePaths& paths, const StoreOptions& options) {
+  return {paths.io, options.cache_bytes, options.write_buffer_bytes, options.bounded_index};
 }
 
 }  // namespace
 
+absl::Status LimitMemory(uint64_t limit_bytes, StoreOptions* options) {
+  INCR_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(limit_bytes));
+  options->buffer_bytes = plan.buffer_bytes;
+  options->max_known_pages = plan.max_known_pages;
+  options->cache_bytes = plan.cache_bytes;
+  options->write_buffer_bytes = plan.write_buffer_bytes;
+  options->bounded_index = true;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& directory,
                                                    const StoreOptions& options) {
-  const StorePaths paths(directory);
+  const StorePaths paths(directory, FileIo(options.faults));
   bool create = false;
   if (options.create_if_missing) {
     INCR_RETURN_IF_ERROR(PrepareDirectory(paths));
-    create = ::access(paths.format.c_str(), F_OK) != 0;
+    create = !HasFormat(paths);
   }
   // Nothing is written into a directory that is not a store: first look, then lock, then look again.
   if (!create) INCR_RETURN_IF_ERROR(ReadIdentity(paths));
+  INCR_RETURN_IF_ERROR(CloseToOthers(paths));
   INCR_ASSIGN_OR_RETURN(ScopedFd lock, LockForWriting(paths));
-  create = create && ::access(paths.format.c_str(), F_OK) != 0;
-  INCR_ASSIGN_OR_RETURN(std::unique_ptr<StoreView> view, OpenForWriting(paths, create));
+  create = create && !HasFormat(paths);
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<StoreView> view, OpenForWriting(paths, create, KvOptionsOf(paths, options)));
   auto store = std::make_unique<StoreImpl>(options, std::move(lock), std::move(view));
   INCR_RETURN_IF_ERROR(store->Recover());
   return store;
@@ -52,10 +66,10 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& directory,
 
 absl::Status StoreImpl::Recover() {
   INCR_ASSIGN_OR_RETURN(const uint64_t commits, CommitCount(*view_->db));
-  INCR_ASSIGN_OR_RETURN(commits_, CommitFile::Open(view_->paths.commits, commits));
+  INCR_ASSIGN_OR_RETURN(commits_, CommitFile::Open(view_->paths.commits, commits, view_->paths.io));
   INCR_ASSIGN_OR_RETURN(auto lengths, ReadPackLengths(*view_->db));
   INCR_ASSIGN_OR_RETURN(packs_, PackSet::Recover(view_->paths.packs, view_->identity.tag,
-                                                 options_.pack_bytes, lengths));
+                                                 options_.pack_bytes, lengths, view_->paths.io));
   known_ = std::make_unique<KnownPages>(view_->db.get(), packs_.get(), options_.max_known_pages);
   INCR_RETURN_IF_ERROR(known_->Load());
   workers_ = std::make_unique<WorkerPool>(options_.workers);

@@ -10,7 +10,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/fault_point.h"
-#include "base/file.h"
 #include "base/status.h"
 #include "store/aligned_buffer.h"
 
@@ -18,13 +17,13 @@ namespace incr {
 namespace {
 
 // pwrite; a file system that refuses O_DIRECT says so by EINVAL, here or already at open.
-absl::Status WritePlainly(int fd, const uint8_t* data, size_t bytes, uint64_t offset,
+absl::Status WritePlainly(FileIo io, int fd, const uint8_t* data, size_t bytes, uint64_t offset,
                           const std::string& path) {
-  absl::Status status = PwriteExactly(fd, data, bytes, offset, path);
+  absl::Status status = io.PwriteExactly(fd, data, bytes, offset, path);
   if (absl::IsInvalidArgument(status)) {
     const int flags = ::fcntl(fd, F_GETFL);
     if (flags >= 0 && (flags & O_DIRECT) && ::fcntl(fd, F_SETFL, flags & ~O_DIRECT) == 0) {
-      status = PwriteExactly(fd, data, bytes, offset, path);
+      status = io.PwriteExactly(fd, data, bytes, offset, path);
     }
   }
   return status;
@@ -32,7 +31,7 @@ absl::Status WritePlainly(int fd, const uint8_t* data, size_t bytes, uint64_t of
 
 class UringWriterImpl : public UringWriter {
  public:
-  UringWriterImpl() : memory_(kBuffers * kBufferBytes) {}
+  explicit UringWriterImpl(FileIo io) : io_(io), memory_(kBuffers * kBufferBytes) {}
   ~UringWriterImpl() override {
     (void)Drain();
     StopRing();
@@ -78,7 +77,7 @@ class UringWriterImpl : public UringWriter {
   void WriteNow(int fd, uint8_t* buffer, size_t bytes, uint64_t offset,
                 const std::string& path) override {
     absl::Status status = FaultPoint("store.pack_write");
-    if (status.ok()) status = WritePlainly(fd, buffer, bytes, offset, path);
+    if (status.ok()) status = WritePlainly(io_, fd, buffer, bytes, offset, path);
     if (!status.ok()) Fail(status);
     ReturnBuffer(buffer);
   }
@@ -113,7 +112,8 @@ class UringWriterImpl : public UringWriter {
 
   void StartRing() {
     probed_ = true;
-    if (!FaultPoint("store.no_uring").ok()) return;
+    // A faulty disk judges call by call.
+    if (io_.faults() != nullptr || !FaultPoint("store.no_uring").ok()) return;
     ring_ok_ = io_uring_queue_init(kBuffers, &ring_, 0) == 0;
     if (!ring_ok_ || !FaultPoint("store.no_registered_buffers").ok()) return;
     iovec buffers[kBuffers];
@@ -196,7 +196,7 @@ class UringWriterImpl : public UringWriter {
     } else if (again || static_cast<size_t>(result) < write.bytes) {
       const size_t done = again ? 0 : result / 512 * 512;
       const absl::Status status =
-          WritePlainly(write.fd, memory_.data() + i * kBufferBytes + done, write.bytes - done,
+          WritePlainly(io_, write.fd, memory_.data() + i * kBufferBytes + done, write.bytes - done,
                        write.offset + done, write.path);
       if (!status.ok()) Fail(status);
     }
@@ -204,6 +204,7 @@ class UringWriterImpl : public UringWriter {
     --in_flight_;
   }
 
+  const FileIo io_;
   AlignedBuffer memory_;
   Write writes_[kBuffers];
   int in_flight_ = 0;
@@ -214,8 +215,8 @@ class UringWriterImpl : public UringWriter {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<UringWriter>> UringWriter::Create() {
-  auto writer = std::make_unique<UringWriterImpl>();
+absl::StatusOr<std::unique_ptr<UringWriter>> UringWriter::Create(FileIo io) {
+  auto writer = std::make_unique<UringWriterImpl>(io);
   if (!writer->ok()) return absl::ResourceExhaustedError("no memory for pack buffers");
   return writer;
 }

@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "store/file_io.h"
 
 namespace incr {
 
@@ -26,7 +27,7 @@ class UringWriter {
   static constexpr size_t kBufferBytes = 1u << 20;  // 8 MiB in all: the usual RLIMIT_MEMLOCK
 
   virtual ~UringWriter() = default;  // Waits for what is in flight.
-  static absl::StatusOr<std::unique_ptr<UringWriter>> Create();
+  static absl::StatusOr<std::unique_ptr<UringWriter>> Create(FileIo io = FileIo());
 
   // Waits until one is free. At most kBuffers - 1 may be taken and not started.
   virtual uint8_t* TakeBuffer() = 0;
