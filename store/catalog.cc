@@ -59,6 +59,43 @@ std::string EpochNumbers(const std::vector<pb::EpochRecord>& records) {
   return absl::StrJoin(runs, ", ");
 }
 
+// Deltas from the newest to the oldest, joined as they come. Like a binary counter: parts of equal rank are joined
+// first, so that a thousand small deltas are not each merged with all that came before.
+class DeltaChain {
+ public:
+  void AddOlder(PageDelta delta) {
+    pages_ += delta.written.size();
+    parts_.push_back({std::move(delta), 0});
+    while (parts_.size() > 1 && (parts_.back().rank >= parts_[parts_.size() - 2].rank ||
+                                 pages_ > MaxTablePages())) {
+      JoinLastTwo();
+    }
+  }
+  uint64_t pages() const { return pages_; }
+  PageDelta Take() && {
+    while (parts_.size() > 1) JoinLastTwo();
+    return parts_.empty() ? PageDelta() : std::move(parts_[0].delta);
+  }
+
+ private:
+  struct Part {
+    PageDelta delta;
+    int rank;
+  };
+  void JoinLastTwo() {
+    const Part older = std::move(parts_.back());
+    parts_.pop_back();
+    Part& newer = parts_.back();
+    pages_ -= older.delta.written.size() + newer.delta.written.size();
+    newer.delta = Combine(older.delta, newer.delta);
+    newer.rank = std::max(newer.rank, older.rank) + 1;
+    pages_ += newer.delta.written.size();
+  }
+
+  std::vector<Part> parts_;  // the newest first
+  uint64_t pages_ = 0;       // in all of them
+};
+
 }  // namespace
 
 // A table may take an eighth of the machine's memory: more is damage or hostile.
@@ -236,9 +273,14 @@ absl::StatusOr<PageDelta> Catalog::ReadManifest(absl::string_view job, uint64_t 
 absl::StatusOr<PageTable> Catalog::LoadPageTable(absl::string_view job, uint64_t epoch) const {
   INCR_ASSIGN_OR_RETURN(EpochEnvelope envelope, GetEpoch(job, epoch));
   const uint64_t expected_pages = envelope.record.table_pages();
-  INCR_ASSIGN_OR_RETURN(PageDelta delta, ReadManifest(job, epoch, envelope));
+  DeltaChain chain;
   uint64_t at = epoch;
   while (envelope.depth > 0) {
+    INCR_ASSIGN_OR_RETURN(PageDelta older, ReadManifest(job, at, envelope));
+    chain.AddOlder(std::move(older));
+    if (chain.pages() > MaxTablePages()) {
+      return absl::ResourceExhaustedError(absl::StrCat(Name(job, epoch), ": table too large"));
+    }
     const uint32_t depth = envelope.depth;
     at = envelope.record.parent();
     absl::StatusOr<EpochEnvelope> parent = GetEpoch(job, at);
@@ -250,19 +292,16 @@ absl::StatusOr<PageTable> Catalog::LoadPageTable(absl::string_view job, uint64_t
     if (envelope.depth + 1 != depth) {
       return absl::DataLossError(absl::StrCat(Name(job, at), ": out of place in the chain"));
     }
-    INCR_ASSIGN_OR_RETURN(PageDelta older, ReadManifest(job, at, envelope));
-    delta = Combine(older, delta);
-    if (delta.written.size() > MaxTablePages()) {
-      return absl::ResourceExhaustedError(absl::StrCat(Name(job, epoch), ": table too large"));
-    }
   }
   // The first of the chain is a full table: nothing lies beneath it to be gone from.
-  if (delta.written.size() != expected_pages) {
-    return absl::DataLossError(absl::StrCat(Name(job, epoch), ": its table has ",
-                                            delta.written.size(), " pages instead of ",
-                                            expected_pages));
+  INCR_ASSIGN_OR_RETURN(PageDelta base, ReadManifest(job, at, envelope));
+  const PageDelta delta = std::move(chain).Take();
+  PageTable table = delta == PageDelta() ? std::move(base.written) : Overlay(base.written, delta);
+  if (table.size() != expected_pages) {
+    return absl::DataLossError(absl::StrCat(Name(job, epoch), ": its table has ", table.size(),
+                                            " pages instead of ", expected_pages));
   }
-  return std::move(delta.written);
+  return table;
 }
 
 absl::Status WriteChunks(KvDb& db, KvTable table, absl::string_view job, uint64_t epoch,

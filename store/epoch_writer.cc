@@ -144,13 +144,16 @@ absl::Status EpochWriterImpl::FinishPages() {
 bool EpochWriterImpl::WantsFullTable(uint64_t delta_bytes, uint64_t table_pages) const {
   if (parent_.epoch == 0) return true;
   const uint32_t depth = parent_envelope_.depth + 1;
-  const uint64_t chain_bytes = parent_envelope_.chain_bytes + delta_bytes;
   const uint64_t table_bytes = table_pages * 17 + 4096;
+  // Of the deltas alone: the chain begins with its full table.
+  const uint64_t base_bytes = parent_.base_bytes != 0 ? parent_.base_bytes : table_bytes;
+  const uint64_t chain_bytes = parent_envelope_.chain_bytes + delta_bytes;
+  const uint64_t deltas_bytes = chain_bytes - std::min(chain_bytes, base_bytes);
   // Reading a chain of deltas that are together several tables long helps nobody; and a table of
   // megabytes after every few deltas of a hundred bytes is most of what a fast job writes.
-  if (chain_bytes > 4 * table_bytes) return true;
+  if (deltas_bytes > 3 * table_bytes) return true;
   if (depth >= kDeepestChain * store_->options_.full_table_every) return true;
-  if (depth >= store_->options_.full_table_every) return chain_bytes > table_bytes / 4;
+  if (depth >= store_->options_.full_table_every) return deltas_bytes > table_bytes / 4;
   return false;
 }
 
@@ -208,6 +211,7 @@ absl::StatusOr<pb::EpochRecord> EpochWriterImpl::Commit(pb::EpochRecord record,
   // Only now: had the commit failed, the parent's table would still be the one to go on from.
   if (full) {
     parent_.table = std::move(table);
+    parent_.base_bytes = envelope.manifest_bytes;
   } else if (!OverlayInPlace(parent_.table, resolved.delta)) {
     parent_.table = Overlay(parent_.table, resolved.delta);
   }

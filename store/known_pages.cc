@@ -8,7 +8,12 @@ namespace incr {
 
 absl::Status KnownPages::Load() {
   absl::MutexLock lock(&mutex_);
-  ids_.reserve(std::min(limit_, db_->EstimateRows(KvTable::kPages)));
+  const size_t rows = db_->EstimateRows(KvTable::kPages);
+  if (rows > kLoadAtOpen) {
+    complete_ = false;
+    return absl::OkStatus();
+  }
+  ids_.reserve(std::min(limit_, rows));
   const absl::Status status = ForEachPage(*db_, [this](const IndexEntry& entry) {
     if (!packs_->IsIntact(entry.location)) return absl::OkStatus();
     if (ids_.size() >= limit_) {

@@ -78,6 +78,9 @@ rocksdb::ColumnFamilyOptions TableOptions(KvTable table,
   return options;
 }
 
+// By default a small cache has shards of half a megabyte: a filter of a table file does not fit into one.
+constexpr int kCacheShardBits = 1;
+
 rocksdb::DBOptions DatabaseOptions(KvDb::Mode mode, const KvOptions& settings,
                                    rocksdb::Env* env) {
   rocksdb::DBOptions options;
@@ -124,7 +127,7 @@ struct OpenDb {
 rocksdb::Status OpenOnce(const std::string& path, KvDb::Mode mode, const KvOptions& settings,
                          rocksdb::Env* env, OpenDb* out) {
   const AllSignalsBlocked for_its_threads;  // RocksDB starts them when it opens.
-  auto cache = rocksdb::NewLRUCache(settings.cache_bytes);
+  auto cache = rocksdb::NewLRUCache(settings.cache_bytes, kCacheShardBits);
   std::vector<rocksdb::ColumnFamilyDescriptor> families;
   families.emplace_back(rocksdb::kDefaultColumnFamilyName,
                         TableOptions(KvTable::kJobs, cache, settings));

@@ -29,6 +29,7 @@ class StoreImpl;
 struct HeldTable {
   uint64_t epoch = 0;  // 0: the empty table
   PageTable table;
+  uint64_t base_bytes = 0;  // the full table at the root of its chain, as a manifest; 0: not known
 };
 
 class EpochWriterImpl : public EpochWriter {
