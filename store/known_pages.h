@@ -21,7 +21,7 @@
 
 namespace incr {
 
-inline constexpr size_t kLoadAtOpen = 2'000'000;  // ids; about a second
+inline constexpr size_t kLoadAtOpen = 4'000'000;  // ids; some seconds
 
 class KnownPages {
  public:

@@ -92,7 +92,8 @@ rocksdb::DBOptions DatabaseOptions(KvDb::Mode mode, const KvOptions& settings,
   // writer's compaction unlinks them.
   options.max_open_files = -1;
   options.max_background_jobs = 2;
-  options.max_total_wal_size = 32u << 20;
+  // A reader that opens replays the log: with 32 MiB that was most of listing 10,000 epochs.
+  options.max_total_wal_size = 8u << 20;
   options.db_write_buffer_size = settings.write_buffer_bytes;
   options.allow_fallocate = false;  // It would reserve megabytes for a store of kilobytes.
   options.manifest_preallocation_size = 64u << 10;
