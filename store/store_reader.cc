@@ -14,8 +14,10 @@ namespace {
 
 absl::StatusOr<std::shared_ptr<const StoreView>> OpenView(const StorePaths& paths) {
   INCR_ASSIGN_OR_RETURN(StoreIdentity identity, ReadIdentity(paths));
+  INCR_ASSIGN_OR_RETURN(ReaderLease lease, ReaderLease::Take(paths));
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, KvDb::Open(paths.db, KvDb::Mode::kReadOnly));
-  return std::make_shared<const StoreView>(paths, std::move(identity), std::move(db));
+  return std::make_shared<const StoreView>(paths, std::move(identity), std::move(db),
+                                           std::move(lease));
 }
 
 class StoreReaderImpl : public StoreReader {
@@ -64,6 +66,10 @@ class StoreReaderImpl : public StoreReader {
 }  // namespace
 
 absl::Status StoreReader::Refresh() { return absl::OkStatus(); }
+
+absl::StatusOr<GcResult> Store::CollectGarbage(const GcOptions&) {
+  return absl::UnimplementedError("this store has no gc");
+}
 
 absl::StatusOr<std::unique_ptr<StoreReader>> StoreReader::Open(const std::string& directory) {
   INCR_ASSIGN_OR_RETURN(std::shared_ptr<const StoreView> view, OpenView(StorePaths(directory)));
