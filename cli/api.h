@@ -1,7 +1,8 @@
 // api.h — start here for the daemon: HTTP requests to calls, results to JSON.
 //
-//   GET  /v1/version | /v1/status | /v1/epochs[?job=NAME]
-//   POST /v1/start | /v1/adopt | /v1/checkpoint | /v1/stop      (bodies: proto/control.proto)
+//   GET  /v1/version | /v1/status | /v1/epochs[?job=NAME] | /v1/gc
+//   POST /v1/start | /v1/adopt | /v1/checkpoint | /v1/stop | /v1/gc | /v1/gc/stop
+//        (bodies: proto/control.proto)
 //
 // An error is an HTTP status and an ErrorReply. Thread-safe.
 #ifndef INCR_CKPT_CLI_API_H_
@@ -10,6 +11,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "cli/gc_keeper.h"
 #include "cli/http_server.h"
 #include "cli/job_table.h"
 #include "store/store.h"
@@ -21,8 +23,9 @@ inline constexpr uint32_t kApiVersion = 1;
 class Api {
  public:
   // All outlive it. `store_directory` is what status shows.
-  Api(JobTable* jobs, const StoreReader* store, std::string store_directory)
-      : jobs_(jobs), store_(store), store_directory_(std::move(store_directory)) {}
+  Api(JobTable* jobs, const StoreReader* store, std::string store_directory,
+      GcKeeper* gc = nullptr)
+      : jobs_(jobs), store_(store), store_directory_(std::move(store_directory)), gc_(gc) {}
 
   HttpResponse Handle(const HttpRequest& request) const;
 
@@ -33,6 +36,7 @@ class Api {
   JobTable* const jobs_;
   const StoreReader* const store_;
   const std::string store_directory_;
+  GcKeeper* const gc_;
 };
 
 // The ErrorReply of `status`, and back.

@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/exit_status.h"
 #include "cli/foreground.h"
+#include "cli/gc_messages.h"
 #include "cli/json.h"
 #include "process/stopped_launch.h"
 
@@ -32,6 +33,7 @@ absl::StatusOr<pb::EpochReply> StartTracking(DaemonClient& client, const RunArgs
   request.set_include_dontdump(args.tracking.include_dontdump);
   request.set_save_file_pages(args.tracking.save_file_pages);
   request.set_collapse_on_stop(args.tracking.collapse_on_stop);
+  if (!args.tracking.gc.empty()) *request.mutable_gc_rules() = RulesOf(args.tracking.gc);
   request.set_launched(true);
   return client.Start(request, [&] { return foreground.PendingEndSignal() == 0; });
 }

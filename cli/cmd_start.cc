@@ -2,6 +2,7 @@
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/exit_status.h"
+#include "cli/gc_messages.h"
 
 namespace incr {
 
@@ -20,6 +21,7 @@ absl::StatusOr<int> RunStart(const CommandContext& context, const StartArgs& arg
   request.set_include_dontdump(args.tracking.include_dontdump);
   request.set_save_file_pages(args.tracking.save_file_pages);
   request.set_collapse_on_stop(args.tracking.collapse_on_stop);
+  if (!args.tracking.gc.empty()) *request.mutable_gc_rules() = RulesOf(args.tracking.gc);
   absl::StatusOr<pb::EpochReply> reply;
   {
     Progress progress(absl::StrCat("first epoch of process ", args.pid));

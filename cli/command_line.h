@@ -10,6 +10,8 @@
 #include <variant>
 #include <vector>
 
+#include "store/gc_policy.h"
+
 namespace incr {
 
 inline constexpr double kDefaultIntervalS = 10;
@@ -23,6 +25,7 @@ struct TrackingArgs {
   bool include_dontdump = false;
   bool save_file_pages = false;
   bool collapse_on_stop = false;
+  GcPolicy gc;  // start, run
 };
 
 struct StartArgs {
@@ -56,6 +59,12 @@ struct RestoreArgs {
   bool track = false;  // --interval was given
   TrackingArgs tracking;
 };
+struct GcArgs {
+  GcPolicy policy;
+  std::string job;
+  bool dry_run = false;
+  std::string recompress;  // "" or "zstd"
+};
 struct DoctorArgs {};
 struct VersionArgs {};
 // Nothing to do but to print: help, or a usage error.
@@ -65,7 +74,7 @@ struct PrintArgs {
 };
 
 using CommandArgs = std::variant<StartArgs, RunArgs, CheckpointArgs, StopArgs, StatusArgs, ListArgs,
-                                 ShowArgs, RestoreArgs, DoctorArgs, VersionArgs, PrintArgs>;
+                                 ShowArgs, RestoreArgs, GcArgs, DoctorArgs, VersionArgs, PrintArgs>;
 
 struct CommandLine {
   std::string store;  // --store, may be empty
