@@ -131,8 +131,11 @@ void GcKeeper::CollectByItself(const JobTable::GcView& job) {
   const auto result = RunOne(std::move(options), /*on_request=*/false);
   if (absl::IsUnavailable(result.status())) return;
   if (result.ok()) {
-    log_(absl::StrCat("job ", job.job, ": gc dropped ", result->epochs_dropped, " epochs, kept ",
-                      result->epochs_kept));
+    // Said once: with short intervals it would fill the disk that gc frees.
+    if (logged_.insert(job.job).second) {
+      log_(absl::StrCat("job ", job.job, ": first gc dropped ", result->epochs_dropped,
+                        " epochs, kept ", result->epochs_kept));
+    }
     absl::MutexLock lock(&mutex_);
     errors_.erase(job.job);
     return;

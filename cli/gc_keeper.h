@@ -11,6 +11,7 @@
 #include <atomic>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -62,6 +63,7 @@ class GcKeeper {
   pb::GcStatusReply status_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::string> errors_ ABSL_GUARDED_BY(mutex_);  // by job
   std::map<std::string, uint64_t> looked_at_;  // by job: the epoch of the last look. Of thread_.
+  std::set<std::string> logged_;               // jobs. Of thread_.
   std::thread thread_;  // last: starts when all else stands
 };
 

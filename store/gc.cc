@@ -18,7 +18,8 @@
 namespace incr {
 namespace {
 
-constexpr uint64_t kReserveBytes = 4u << 20;  // as for a commit: RocksDB needs room to recover
+constexpr uint64_t kReserveBytes = 4u << 20;  // what commits leave free: RocksDB needs room to recover
+constexpr uint64_t kLeastRoom = 512u << 10;  // of that, for what gc must write before it frees anything
 
 uint64_t TableBytes(uint64_t pages) { return pages * 17 + 4096; }
 
@@ -207,7 +208,7 @@ absl::StatusOr<GcRun::NewManifest> GcRun::WriteManifest(const std::string& job,
     }
   }
   const std::string manifest = EncodeManifest(delta);
-  if (FreeBytes(store_.view_->paths.db) < 2 * manifest.size() + kReserveBytes) {
+  if (FreeBytes(store_.view_->paths.db) < 2 * manifest.size() + kLeastRoom) {
     return absl::ResourceExhaustedError(
         absl::StrCat(store_.view_->paths.db, ": not enough room for a new manifest of ",
                      manifest.size(), " bytes for ", name, ": free some space"));
@@ -313,7 +314,13 @@ absl::StatusOr<bool> GcRun::IsShortOfRoom() const {
       need += 2 * TableBytes(facts->table_pages);
     }
   }
-  return FreeBytes(store_.view_->paths.db) < need + 4 * kReserveBytes;
+  const uint64_t room = FreeBytes(store_.view_->paths.db);
+  if (room < kLeastRoom) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(store_.view_->paths.db, ": ", room, " bytes free, gc needs ", kLeastRoom,
+                     " to begin: free some space"));
+  }
+  return room < need + 4 * kReserveBytes;
 }
 
 // First what needs no room: epochs that no kept one's chain goes through.
@@ -328,9 +335,7 @@ absl::Status GcRun::DropWithoutRewriting() {
     INCR_RETURN_IF_ERROR(Publish(job, droppable));
   }
   INCR_RETURN_IF_ERROR(DeleteOrphans());
-  INCR_RETURN_IF_ERROR(Sweep());
-  std::vector<uint32_t> dead = DeadPacks();
-  return DeletePacks({dead.begin(), dead.end()});
+  return FreeDeadPacks();
 }
 
 }  // namespace incr

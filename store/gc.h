@@ -76,10 +76,15 @@ class GcRun {
   absl::StatusOr<bool> IsShortOfRoom() const;
   absl::Status DropWithoutRewriting();
 
+  // gc_full_disk.cc
+  absl::Status FreeDeadPacks();
+  absl::StatusOr<std::set<uint32_t>> ForgetIdsIn(const std::set<uint32_t>& packs);
+
   // gc_sweep.cc
   absl::Status Sweep();
   absl::Status Mark(IdFilter* filter) const;
-  absl::Status SweepRange(const IdFilter& filter);
+  // Drops the range's ids that are not in `filter`, or only counts them; counts what stays by pack.
+  absl::Status SweepRange(const IdFilter& filter, bool drop);
   absl::Status DropIds(const std::vector<PageId>& ids);
 
   // gc_packs.cc
@@ -90,6 +95,7 @@ class GcRun {
   absl::StatusOr<std::set<uint32_t>> StillReferredTo(const std::set<uint32_t>& packs) const;
   absl::Status DeletePacks(std::set<uint32_t> packs);
   absl::Status AwaitReaders(std::set<uint32_t>* packs);
+  absl::Status UnlinkPacks(const std::set<uint32_t>& packs);
   void EstimateBytesAfter();
 
   StoreImpl& store_;

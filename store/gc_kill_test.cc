@@ -178,14 +178,14 @@ TEST_F(GcKillTest, KeptEpochsSurviveAKillAtEveryFaultPoint) {
 
 TEST_F(GcKillTest, KeptEpochsSurviveAKillAtAnyMoment) {
   std::mt19937 random(20240229);
-  for (int round = 0; round < 40; ++round) {
+  for (int round = 0; round < 30; ++round) {
     SCOPED_TRACE(round);
     (void)Child("", 20'000 + random() % 400'000, /*beside=*/true);
     if (acknowledged_ < kKept) continue;  // Killed before it had begun.
     CheckAndCollectAgain();
     if (HasFailure()) return;
   }
-  EXPECT_GT(acknowledged_, 100) << "too slow to show anything";
+  EXPECT_GT(acknowledged_, 80) << "too slow to show anything";
   auto rebuilt = RebuildIndex(path_);
   ASSERT_TRUE(rebuilt.ok()) << rebuilt.status();
   EXPECT_EQ(rebuilt->damaged_pages, 0);

@@ -348,6 +348,7 @@ TEST_F(GcLiveTest, OneEpochOfFiftyTakesTheSpaceOfAStoreWithItAlone) {
     }
     fresh->reset();
     const uint64_t after = BytesUnder(path), ideal = BytesUnder(alone);
+    std::printf("kept %d: %.3f of a fresh store's bytes\n", int(kept), double(after) / ideal);
     EXPECT_LT(after, ideal * 11 / 10) << after << " instead of " << ideal;
     EXPECT_GT(done->bytes_before, done->bytes_after);
   }

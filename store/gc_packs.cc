@@ -297,14 +297,19 @@ absl::Status GcRun::DeletePacks(std::set<uint32_t> packs) {
   INCR_RETURN_IF_ERROR(db.Write(batch, /*sync=*/true));
   INCR_RETURN_IF_ERROR(FaultPoint("store.gc_after_forget"));
   store_.packs_->Forget({packs.begin(), packs.end()});
+  return UnlinkPacks(packs);
+}
+
+absl::Status GcRun::UnlinkPacks(const std::set<uint32_t>& packs) {
   for (const uint32_t pack : packs) {
     store_.view_->packs.Forget(pack);
     store_.unread_from_.erase(pack);
     const std::string path = absl::StrCat(store_.view_->paths.packs, "/", PackName(pack));
-    if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
+    if (::unlink(path.c_str()) == 0) {
+      ++result_.packs_deleted;
+    } else if (errno != ENOENT) {  // It may have gone already, for want of room.
       return ErrnoStatus(absl::StrCat("unlink(", path, ")"));
     }
-    ++result_.packs_deleted;
     INCR_RETURN_IF_ERROR(FaultPoint("store.gc_after_unlink"));
   }
   return SyncDirectory(store_.view_->paths.packs);

@@ -41,7 +41,7 @@ absl::Status GcRun::Sweep() {
     }
     INCR_RETURN_IF_ERROR(Mark(&filter));
     INCR_RETURN_IF_ERROR(FaultPoint("store.gc_after_mark"));
-    INCR_RETURN_IF_ERROR(SweepRange(filter));
+    INCR_RETURN_IF_ERROR(SweepRange(filter, /*drop=*/!options_.dry_run));
   }
   return FaultPoint("store.gc_after_sweep");
 }
@@ -70,7 +70,7 @@ absl::Status GcRun::Mark(IdFilter* filter) const {
   return absl::OkStatus();
 }
 
-absl::Status GcRun::SweepRange(const IdFilter& filter) {
+absl::Status GcRun::SweepRange(const IdFilter& filter, bool drop) {
   std::vector<PageId> dead;
   std::string from = KeyOf({filter.range().first, 0});
   PageId last{filter.range().first, 0};
@@ -100,18 +100,18 @@ absl::Status GcRun::SweepRange(const IdFilter& filter) {
         }));
     from = KeyOf(last) + '\0';
     more = rows == kScanRows && !beyond;
-    INCR_RETURN_IF_ERROR(DropIds(dead));
-    INCR_RETURN_IF_ERROR(Progress(options_.dry_run ? "counting" : "sweeping",
+    if (drop) {
+      INCR_RETURN_IF_ERROR(DropIds(dead));
+    } else if (options_.dry_run) {
+      result_.pages_dropped += dead.size();
+    }
+    INCR_RETURN_IF_ERROR(Progress(drop ? "sweeping" : "counting",
                                   (last.high - filter.range().first) / (span / 1000 + 1), 1000));
   }
   return absl::OkStatus();
 }
 
 absl::Status GcRun::DropIds(const std::vector<PageId>& ids) {
-  if (options_.dry_run) {
-    result_.pages_dropped += ids.size();
-    return absl::OkStatus();
-  }
   for (size_t first = 0; first < ids.size(); first += kDropIds) {
     const absl::Span<const PageId> some =
         absl::MakeConstSpan(ids).subspan(first, kDropIds);

@@ -148,7 +148,7 @@ void PackSet::Committed(const std::vector<PackLength>& lengths) {
 bool PackSet::Retire(uint32_t pack, uint64_t bytes) {
   absl::MutexLock lock(&mutex_);
   const auto good = good_bytes_.find(pack);
-  if (good == good_bytes_.end() || good->second != bytes) return false;
+  if (good != good_bytes_.end() && good->second > bytes) return false;
   for (const auto& [writer, begun_with] : busy_) {
     if (begun_with == pack) return false;
   }

@@ -38,7 +38,7 @@ class PackSet {
   void Committed(const std::vector<PackLength>& lengths);
 
   // For gc: nothing is appended to `pack` from now on. False, and nothing changes, if an epoch in the
-  // making may append to it, or if it is not `bytes` long.
+  // making may append to it, or if it is longer than `bytes`.
   bool Retire(uint32_t pack, uint64_t bytes);
   // They are deleted: no page in them is known.
   void Forget(const std::vector<uint32_t>& packs);

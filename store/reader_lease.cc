@@ -67,24 +67,24 @@ absl::StatusOr<ReaderLease> ReaderLease::Take(const StorePaths& paths) {
 }
 
 absl::StatusOr<ReaderBarrier> ReaderBarrier::Open(const StorePaths& paths) {
-  absl::StatusOr<ScopedFd> file = OpenFile(paths.generation, O_RDWR | O_NOFOLLOW | O_NONBLOCK);
-  if (absl::IsNotFound(file.status())) {
-    INCR_RETURN_IF_ERROR(
-        WriteFileDurably(paths.generation, std::string(kGenerationBytes, '\0'), 0600));
-    file = OpenFile(paths.generation, O_RDWR | O_NOFOLLOW | O_NONBLOCK);
-  }
-  INCR_RETURN_IF_ERROR(file.status());
   INCR_ASSIGN_OR_RETURN(ScopedFd format, OpenFile(paths.format, O_RDONLY | O_NOFOLLOW));
-  return ReaderBarrier(paths, *std::move(file), std::move(format));
+  return ReaderBarrier(paths, std::move(format));
 }
 
 absl::StatusOr<uint64_t> ReaderBarrier::Advance() {
-  INCR_ASSIGN_OR_RETURN(const uint64_t before, ReadGeneration(generation_.get(), paths_.generation));
+  const std::string& path = paths_.generation;
+  const int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK;
+  absl::StatusOr<ScopedFd> file = OpenFile(path, flags);
+  if (absl::IsNotFound(file.status())) {
+    INCR_RETURN_IF_ERROR(WriteFileDurably(path, std::string(kGenerationBytes, '\0'), 0600));
+    file = OpenFile(path, flags);
+  }
+  INCR_RETURN_IF_ERROR(file.status());
+  INCR_ASSIGN_OR_RETURN(const uint64_t before, ReadGeneration(file->get(), path));
   char bytes[kGenerationBytes];
   PutLittle<uint64_t>(bytes, before + 1);
-  // Not synced: no reader outlives a power cut.
-  INCR_RETURN_IF_ERROR(
-      PwriteExactly(generation_.get(), bytes, sizeof bytes, 0, paths_.generation));
+  // In place: a reader sees the old or the new. Not synced: no reader outlives a power cut.
+  INCR_RETURN_IF_ERROR(PwriteExactly(file->get(), bytes, sizeof bytes, 0, path));
   return before;
 }
 

@@ -39,18 +39,17 @@ class ReaderLease {
 // The writer's side. One per store, under the writer's lock.
 class ReaderBarrier {
  public:
-  // Makes the file `generation` while there is room: later steps need none.
   static absl::StatusOr<ReaderBarrier> Open(const StorePaths& paths);
 
-  // Begins a new generation. Readers from before are those of the result and older.
+  // Begins a new generation; the first makes the file. Readers from before are those of the result and older.
   absl::StatusOr<uint64_t> Advance();
   absl::StatusOr<bool> HasReadersUpTo(uint64_t generation) const;
 
  private:
-  ReaderBarrier(StorePaths paths, ScopedFd generation, ScopedFd format)
-      : paths_(std::move(paths)), generation_(std::move(generation)), format_(std::move(format)) {}
+  ReaderBarrier(StorePaths paths, ScopedFd format)
+      : paths_(std::move(paths)), format_(std::move(format)) {}
   StorePaths paths_;
-  ScopedFd generation_, format_;
+  ScopedFd format_;
 };
 
 }  // namespace incr
