@@ -593,5 +593,31 @@ TEST_F(CliTest, RulesGivenToStartAreAppliedByTheDaemon) {
   EXPECT_EQ(Ckpt({"show", "--epoch", "latest"}).status, 0);
 }
 
+TEST_F(CliTest, GcIsStoppedByCtrlCAndRunAgain) {
+  const Child target = Sleeper();
+  ASSERT_EQ(Ckpt({"start", "--interval", "0", "--job", "web", absl::StrCat(target.pid())}).status, 0);
+  for (int n = 2; n <= 5; ++n) ASSERT_EQ(Ckpt({"checkpoint", "web"}).status, 0);
+  ASSERT_EQ(Ckpt({"stop", "--all"}).status, 0);
+  Child gc(
+      [&] {
+        // Each takes 200 ms.
+        ::setenv("INCR_CKPT_FAULTS", "store.gc_before_unpublish=sleep,store.gc_after_mark=sleep", 1);
+        Exec(Command({"gc", "--keep-last", "1"}));
+      },
+      "", folder_ + "/gc.err");
+  ASSERT_TRUE(Await([&] {
+    // Bit 1: SIGINT is caught.
+    const std::string status = ReadAll(absl::StrCat("/proc/", gc.pid(), "/status"));
+    const size_t at = status.find("SigCgt:\t");
+    return at != std::string::npos && (std::strtoull(status.c_str() + at + 8, nullptr, 16) & 2) != 0;
+  }));
+  ::kill(gc.pid(), SIGINT);
+  EXPECT_EQ(gc.Wait(), 130);
+  EXPECT_TRUE(absl::StrContains(ReadAll(folder_ + "/gc.err"), "can be run again"));
+  EXPECT_EQ(Ckpt({"show", "--epoch", "5"}).status, 0);
+  ASSERT_EQ(Ckpt({"gc", "--keep-last", "1"}).status, 0);
+  EXPECT_EQ(Json<pb::ListReply>({"list"}).epochs_size(), 1);
+}
+
 }  // namespace
 }  // namespace incr

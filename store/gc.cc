@@ -79,7 +79,9 @@ absl::StatusOr<GcResult> GcRun::Run() {
   INCR_RETURN_IF_ERROR(DeleteOrphans());
   INCR_RETURN_IF_ERROR(Sweep());
   INCR_RETURN_IF_ERROR(CleanPacks());
-  if (options_.thorough || result_.pages_dropped > result_.pages_kept / 4) {
+  const bool worth_it = options_.thorough || result_.pages_dropped > result_.pages_kept / 4;
+  const std::string& db = store_.view_->paths.db;
+  if (worth_it && FreeBytes(db) > BytesUnder(db) + kReserveBytes) {
     INCR_RETURN_IF_ERROR(Progress("compacting", 0, 0));
     INCR_RETURN_IF_ERROR(store_.view_->db->Compact());
   }

@@ -183,17 +183,16 @@ absl::Status GcRun::CleanPacks() {
   // The dead first: that frees room for the copies.
   const std::vector<uint32_t> dead = DeadPacks();
   INCR_RETURN_IF_ERROR(DeletePacks({dead.begin(), dead.end()}));
-  const std::vector<uint32_t> sparse = SparsePacks();
-  std::set<uint32_t> emptied;
-  for (size_t i = 0; i < sparse.size(); ++i) {
-    INCR_RETURN_IF_ERROR(Progress("copying", i, sparse.size()));
-    const uint64_t bytes = lengths_.at(sparse[i]);
-    if (!store_.packs_->Retire(sparse[i], bytes)) continue;  // Being appended to: another time.
-    INCR_RETURN_IF_ERROR(RewritePack(sparse[i], bytes));
+  std::vector<uint32_t> sparse = SparsePacks();
+  // All at once: the copies of one must not go into another. One that is being appended to: another time.
+  std::erase_if(sparse, [&](uint32_t pack) {
+    return !store_.packs_->Retire(pack, lengths_.at(pack));
+  });
+  for (const uint32_t pack : sparse) {
+    INCR_RETURN_IF_ERROR(RewritePack(pack, lengths_.at(pack)));
     ++result_.packs_rewritten;
-    emptied.insert(sparse[i]);
   }
-  return DeletePacks(std::move(emptied));
+  return DeletePacks({sparse.begin(), sparse.end()});
 }
 
 absl::Status GcRun::RewritePack(uint32_t pack, uint64_t bytes) {
