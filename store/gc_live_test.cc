@@ -111,6 +111,37 @@ TEST_F(GcLiveTest, PagesThatAnEpochInTheMakingReliesOnStay) {
   }
 }
 
+TEST_F(GcLiveTest, AnEpochCommittedBetweenMarkAndSweepKeepsItsPages) {
+  for (const size_t known : {size_t{1} << 20, size_t{10}}) {
+    SCOPED_TRACE(known);
+    Open(known);
+    const uint64_t head = store_->ListEpochs("job").ok() ? store_->ListEpochs("job")->back().epoch() : 0;
+    Write(head + 1, head + 4);
+    const std::string other = "other" + std::to_string(known);
+    // Half of it is about to be dropped, half is new. gc does not see its manifest.
+    ModelTable model = ModelOf(head + 1);
+    for (uint64_t page = 0; page < kPages; page += 2) model[{0, page}] = 1'000'000 * head + 5'000 + page;
+    GcOptions options = KeepLast(1);
+    bool written = false;
+    options.progress = [&](const GcProgress& progress) -> absl::Status {
+      if (progress.step != "marking" || std::exchange(written, true)) return absl::OkStatus();
+      INCR_ASSIGN_OR_RETURN(auto writer, store_->BeginEpoch(other, 0));
+      for (const auto& [place, seed] : model) {
+        INCR_RETURN_IF_ERROR(writer->AddPages(0, {place.second, 1}, MakePage(seed).data()));
+      }
+      INCR_ASSIGN_OR_RETURN(const pb::EpochRecord record, writer->Commit({}, "image"));
+      EXPECT_GT(record.stats().pages_deduplicated(), 0);
+      EXPECT_GT(record.stats().pages_stored(), 0);
+      return absl::OkStatus();
+    };
+    auto collected = store_->CollectGarbage(options);
+    ASSERT_TRUE(collected.ok()) << collected.status();
+    ASSERT_TRUE(written);
+    EXPECT_GT(collected->pages_dropped, 0);
+    EXPECT_EQ(Difference(*store_, other, 1, model), "");
+  }
+}
+
 TEST_F(GcLiveTest, DroppedPagesAreStoredAnew) {
   Write(1, 6);
   ASSERT_TRUE(store_->CollectGarbage(KeepLast(1)).ok());
