@@ -88,8 +88,10 @@ absl::StatusOr<std::string> Api::Get(const HttpRequest& request) const {
     pb::StatusReply reply = jobs_->Status();
     reply.set_daemon_pid(::getpid());
     reply.set_store(CleanText(store_directory_));
+    if (gc_ != nullptr) gc_->AddErrors(&reply);
     return ToJson(reply);
   }
+  if (request.path == "/v1/gc" && gc_ != nullptr) return ToJson(gc_->Status());
   if (request.path == "/v1/epochs") {
     const auto job = request.query.find("job");
     return Body(ListEpochRows(*store_, job == request.query.end() ? "" : job->second));
@@ -115,6 +117,15 @@ absl::StatusOr<std::string> Api::Post(const HttpRequest& request) const {
     pb::CheckpointRequest checkpoint;
     INCR_RETURN_IF_ERROR(FromJson(request.body, &checkpoint));
     return Body(jobs_->Checkpoint(checkpoint));
+  }
+  if (request.path == "/v1/gc" && gc_ != nullptr) {
+    pb::GcRequest gc;
+    INCR_RETURN_IF_ERROR(FromJson(request.body, &gc));
+    return Body(gc_->Collect(gc));
+  }
+  if (request.path == "/v1/gc/stop" && gc_ != nullptr) {
+    gc_->CancelCollect();
+    return ToJson(gc_->Status());
   }
   if (request.path == "/v1/stop") {
     pb::StopRequest stop;

@@ -1,7 +1,8 @@
 // api.h — start here for the daemon: HTTP requests to calls, results to JSON.
 //
-//   GET  /v1/version | /v1/status | /v1/epochs[?job=NAME]
-//   POST /v1/start | /v1/adopt | /v1/checkpoint | /v1/stop      (bodies: proto/control.proto)
+//   GET  /v1/version | /v1/status | /v1/epochs[?job=NAME] | /v1/gc
+//   POST /v1/start | /v1/adopt | /v1/checkpoint | /v1/stop | /v1/gc | /v1/gc/stop
+//        (bodies: proto/control.proto)
 //
 // An error is an HTTP status and an ErrorReply. Thread-safe.
 #ifndef INCR_CKPT_CLI_API_H_
@@ -11,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "cli/daemon_settings.h"
+#include "cli/gc_keeper.h"
 #include "cli/http_server.h"
 #include "cli/job_table.h"
 #include "store/store.h"
@@ -23,11 +25,12 @@ class Api {
  public:
   // All outlive it. `store_directory` is what status shows.
   Api(JobTable* jobs, const StoreReader* store, std::string store_directory,
-      const DaemonSettings& settings = DaemonSettings())
+      const DaemonSettings& settings = DaemonSettings(), GcKeeper* gc = nullptr)
       : jobs_(jobs),
         store_(store),
         store_directory_(std::move(store_directory)),
-        settings_(settings) {}
+        settings_(settings),
+        gc_(gc) {}
 
   HttpResponse Handle(const HttpRequest& request) const;
 
@@ -39,6 +42,7 @@ class Api {
   const StoreReader* const store_;
   const std::string store_directory_;
   const DaemonSettings settings_;
+  GcKeeper* const gc_;
 };
 
 // The ErrorReply of `status`, and back.

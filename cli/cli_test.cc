@@ -531,5 +531,122 @@ TEST_F(CliTest, AFullStdoutIsAnError) {
   EXPECT_EQ(result.status, kExitFailed) << result;
 }
 
+// ---- gc ----
+
+TEST_F(CliTest, GcRefusals) {
+  ExpectRefused(Ckpt({"gc", "--keep-last", "1"}), kExitNotFound, store_);
+  ExpectRefused(Ckpt({"gc"}), kExitUsage, "--keep-last N");
+  ExpectNoTrace();
+  const Child target = Sleeper();
+  ASSERT_EQ(Ckpt({"start", "--interval", "0", "--job", "web", absl::StrCat(target.pid())}).status, 0);
+  for (const bool daemon : {true, false}) {
+    ExpectRefused(Ckpt({"gc", "--keep-last", "1", "--job", "db"}), kExitNotFound, "web");
+    ExpectRefused(Ckpt({"gc", "--keep", "77"}), kExitNotFound, "77");
+    if (daemon) Ckpt({"stop", "--all"});
+  }
+}
+
+TEST_F(CliTest, GcDropsWhatNoRuleKeepsWithADaemonAndWithout) {
+  const Child target = Sleeper();
+  const std::string pid = absl::StrCat(target.pid());
+  ASSERT_EQ(Ckpt({"start", "--interval", "0", "--job", "web", pid}).status, 0);
+  for (int n = 2; n <= 10; ++n) ASSERT_EQ(Ckpt({"checkpoint", "web"}).status, 0);
+
+  const Result text = Ckpt({"gc", "--keep-last", "3", "--keep", "5", "--dry-run"});
+  EXPECT_EQ(text.status, 0) << text;
+  EXPECT_TRUE(absl::StrContains(text.out, "1-4")) << text;
+  EXPECT_TRUE(absl::StrContains(text.out, "would drop 6 epochs and keep 4")) << text;
+  const auto plan = Json<pb::GcReply>({"gc", "--keep-last", "3", "--keep", "5", "--dry-run"});
+  EXPECT_TRUE(plan.dry_run());
+  ASSERT_EQ(plan.epochs_size(), 10);
+  EXPECT_FALSE(plan.epochs(3).kept());
+  EXPECT_EQ(plan.epochs(4).rule(), "keep");
+  EXPECT_EQ(plan.epochs(9).rule(), "last");
+  EXPECT_EQ(Json<pb::ListReply>({"list"}).epochs_size(), 10) << "a dry run changes nothing";
+
+  const auto done = Json<pb::GcReply>({"gc", "--keep-last", "3", "--keep", "5"});
+  EXPECT_FALSE(done.dry_run());
+  EXPECT_EQ(done.epochs_dropped(), 6u);
+  EXPECT_EQ(done.epochs_kept(), 4u);
+  auto list = Json<pb::ListReply>({"list"});
+  ASSERT_EQ(list.epochs_size(), 4);
+  EXPECT_EQ(list.epochs(0).epoch(), 5u);
+  EXPECT_EQ(list.epochs(0).parent(), 0u);
+  EXPECT_EQ(list.epochs(1).epoch(), 8u);
+  EXPECT_EQ(list.epochs(1).parent(), 5u);
+  ExpectRefused(Ckpt({"show", "--epoch", "2"}), kExitNotFound, "5, 8-10");
+  EXPECT_EQ(Ckpt({"show", "--epoch", "5"}).status, 0);
+  EXPECT_EQ(Ckpt({"checkpoint", "web"}).out, "11\n") << "numbers are not given again";
+
+  ASSERT_EQ(Ckpt({"stop", "--all"}).status, 0);
+  const auto alone = Json<pb::GcReply>({"gc", "--keep-last", "1", "--recompress", "zstd"});
+  EXPECT_EQ(alone.epochs_dropped(), 4u);
+  EXPECT_LE(alone.bytes_after(), alone.bytes_before());
+  EXPECT_EQ(Json<pb::StatusReply>({"status"}).daemon_pid(), 0u);
+}
+
+TEST_F(CliTest, RestoredFromWhatGcHasLeft) {
+  pid_t pid = 0;
+  {
+    const Child target = Sleeper();
+    pid = target.pid();
+    ASSERT_EQ(Ckpt({"start", "--interval", "0", "--job", "web", absl::StrCat(pid)}).status, 0);
+    for (int n = 2; n <= 6; ++n) ASSERT_EQ(Ckpt({"checkpoint", "web"}).status, 0);
+    ASSERT_EQ(Ckpt({"gc", "--keep", "4", "--recompress", "zstd"}).status, 0);
+  }
+  const auto restored = Json<pb::RestoreReply>({"restore", "--epoch", "4", "--detach", "--interval", "0"});
+  EXPECT_EQ(restored.pid(), static_cast<uint32_t>(pid));
+  // The next epoch is relative to 4: no rule keeps that, but it is in use.
+  const auto done = Json<pb::GcReply>({"gc", "--keep-last", "1"});
+  ASSERT_EQ(done.epochs_size(), 2);
+  EXPECT_EQ(done.epochs(0).rule(), "in use");
+  EXPECT_EQ(Ckpt({"checkpoint", "web"}).out, "7\n");
+  EXPECT_EQ(Json<pb::GcReply>({"gc", "--keep-last", "1"}).epochs_dropped(), 2u);
+  EXPECT_EQ(Ckpt({"show", "--epoch", "7"}).status, 0);
+  ::kill(pid, SIGKILL);
+}
+
+TEST_F(CliTest, RulesGivenToStartAreAppliedByTheDaemon) {
+  const Child target = Sleeper();
+  ASSERT_EQ(Ckpt({"start", "--interval", "0.02", "--job", "web", "--keep-last", "5",
+                  absl::StrCat(target.pid())}).status, 0);
+  const auto status = Json<pb::StatusReply>({"status"});
+  ASSERT_EQ(status.jobs_size(), 1);
+  EXPECT_EQ(status.jobs(0).gc_rules(), "--keep-last 5");
+  EXPECT_TRUE(absl::StrContains(Ckpt({"status"}).out, "web: gc --keep-last 5"));
+  EXPECT_TRUE(Await([&] {
+    const auto list = Json<pb::ListReply>({"list"});
+    return list.epochs_size() > 0 && list.epochs(0).epoch() > 40;
+  })) << "old epochs are still there";
+  EXPECT_EQ(Json<pb::StatusReply>({"status"}).jobs(0).gc_error(), "");
+  EXPECT_EQ(Ckpt({"show", "--epoch", "latest"}).status, 0);
+}
+
+TEST_F(CliTest, GcIsStoppedByCtrlCAndRunAgain) {
+  const Child target = Sleeper();
+  ASSERT_EQ(Ckpt({"start", "--interval", "0", "--job", "web", absl::StrCat(target.pid())}).status, 0);
+  for (int n = 2; n <= 5; ++n) ASSERT_EQ(Ckpt({"checkpoint", "web"}).status, 0);
+  ASSERT_EQ(Ckpt({"stop", "--all"}).status, 0);
+  Child gc(
+      [&] {
+        // Each takes 200 ms.
+        ::setenv("INCR_CKPT_FAULTS", "store.gc_before_unpublish=sleep,store.gc_after_mark=sleep", 1);
+        Exec(Command({"gc", "--keep-last", "1"}));
+      },
+      "", folder_ + "/gc.err");
+  ASSERT_TRUE(Await([&] {
+    // Bit 1: SIGINT is caught.
+    const std::string status = ReadAll(absl::StrCat("/proc/", gc.pid(), "/status"));
+    const size_t at = status.find("SigCgt:\t");
+    return at != std::string::npos && (std::strtoull(status.c_str() + at + 8, nullptr, 16) & 2) != 0;
+  }));
+  ::kill(gc.pid(), SIGINT);
+  EXPECT_EQ(gc.Wait(), 130);
+  EXPECT_TRUE(absl::StrContains(ReadAll(folder_ + "/gc.err"), "can be run again"));
+  EXPECT_EQ(Ckpt({"show", "--epoch", "5"}).status, 0);
+  ASSERT_EQ(Ckpt({"gc", "--keep-last", "1"}).status, 0);
+  EXPECT_EQ(Json<pb::ListReply>({"list"}).epochs_size(), 1);
+}
+
 }  // namespace
 }  // namespace incr

@@ -141,6 +141,8 @@ absl::StatusOr<int> RunRestore(const CommandContext& context, const RestoreArgs&
     PrintError(line);
   }
   INCR_RETURN_IF_ERROR(process->Release());
+  // All is read: for as long as the process runs, gc need not wait for us.
+  reader.reset();
   return foreground.WaitFor(pid);
 }
 

@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/exit_status.h"
 #include "cli/foreground.h"
+#include "cli/gc_messages.h"
 #include "cli/json.h"
 #include "process/stopped_launch.h"
 
@@ -34,6 +35,7 @@ absl::StatusOr<pb::EpochReply> StartTracking(DaemonClient& client, const RunArgs
   request.set_collapse_on_stop(args.tracking.collapse_on_stop);
   request.set_memory_limit(static_cast<double>(args.tracking.daemon.memory_limit));
   request.set_paranoid(args.tracking.daemon.paranoid);
+  if (!args.tracking.gc.empty()) *request.mutable_gc_rules() = RulesOf(args.tracking.gc);
   request.set_launched(true);
   return client.Start(request, [&] { return foreground.PendingEndSignal() == 0; });
 }

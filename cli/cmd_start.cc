@@ -2,6 +2,7 @@
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/exit_status.h"
+#include "cli/gc_messages.h"
 
 namespace incr {
 
@@ -22,6 +23,7 @@ absl::StatusOr<int> RunStart(const CommandContext& context, const StartArgs& arg
   request.set_collapse_on_stop(args.tracking.collapse_on_stop);
   request.set_memory_limit(static_cast<double>(args.tracking.daemon.memory_limit));
   request.set_paranoid(args.tracking.daemon.paranoid);
+  if (!args.tracking.gc.empty()) *request.mutable_gc_rules() = RulesOf(args.tracking.gc);
   absl::StatusOr<pb::EpochReply> reply;
   {
     Progress progress(absl::StrCat("first epoch of process ", args.pid));

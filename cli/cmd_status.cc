@@ -48,6 +48,12 @@ std::string FormatStatus(const pb::StatusReply& reply) {
                     " huge pages were split while it was tracked\n");
   }
   for (const pb::JobStatus& job : reply.jobs()) {
+    if (!job.gc_rules().empty()) absl::StrAppend(&text, job.job(), ": gc ", job.gc_rules(), "\n");
+    if (!job.gc_error().empty()) {
+      absl::StrAppend(&text, job.job(), ": last gc failed: ", job.gc_error(), "\n");
+    }
+  }
+  for (const pb::JobStatus& job : reply.jobs()) {
     if (job.last_error().empty()) continue;
     absl::StrAppend(&text, job.job(), ": last error, ", FormatSeconds(job.last_error_ago_s()),
                     " ago: ", job.last_error(), "\n");

@@ -12,6 +12,7 @@
 #include "cli/help_text.h"
 #include "cli/job_name.h"
 #include "cli/json.h"
+#include "store/gc_policy.h"
 #include "store/memory_plan.h"
 #include "tracker/write_tracker.h"
 
@@ -42,6 +43,7 @@ class Parser {
     app_.add_flag("--version", version_, "Print the version");
     AddTrackingCommands();
     AddReadingCommands();
+    AddGcCommand();
     CLI::App* help = Add("help", kHelpHelp);
     help->add_option("command", help_verb_, "The command to explain")->type_name("");
   }
@@ -84,6 +86,50 @@ class Parser {
     command->add_flag("--paranoid", args->daemon.paranoid,
                       "Compare bytes before a page counts as stored already");
     AddMemoryOptions(command, args);
+    AddGcRules(command, &args->gc);
+  }
+
+  // For `start` and `run` as for `gc` itself.
+  void AddGcRules(CLI::App* command, GcPolicy* policy) {
+    const CLI::Range positive(1u, UINT32_MAX);
+    command->add_option("--keep-last", policy->keep_last, "gc keeps the newest N epochs")
+        ->type_name("N")
+        ->check(positive);
+    command
+        ->add_option_function<std::string>(
+            "--keep-within",
+            [policy](const std::string& text) {
+              const absl::StatusOr<int64_t> age = ParseAge(text);
+              if (!age.ok()) {
+                throw CLI::ValidationError("--keep-within", std::string(age.status().message()));
+              }
+              policy->keep_within_us = *age;
+            },
+            "gc keeps epochs less than AGE (90s, 30m, 2h, 7d) older than the newest")
+        ->type_name("AGE");
+    command->add_option("--keep-hourly", policy->keep_hourly,
+                        "gc keeps the newest epoch of each of the last N hours that have any")
+        ->type_name("N")
+        ->check(positive);
+    command->add_option("--keep-daily", policy->keep_daily, "The same by day")
+        ->type_name("N")
+        ->check(positive);
+    command->add_option("--keep", policy->keep, "gc keeps this epoch; may be given again")
+        ->type_name("EPOCH")
+        ->expected(1)
+        ->take_all()
+        ->check(positive);
+  }
+
+  void AddGcCommand() {
+    CLI::App* gc = Add("gc", kGcHelp);
+    AddGcRules(gc, &gc_.policy);
+    gc->add_option("--job", gc_.job, "Only this job's epochs (default: every job's)")
+        ->type_name("NAME");
+    gc->add_flag("--dry-run", gc_.dry_run, "Only say what would go and what it would free");
+    gc->add_option("--recompress", gc_.recompress,
+                   "Compress pages that are moved anyway with zstd: smaller, slower")
+        ->type_name("zstd");
   }
 
   void AddMemoryOptions(CLI::App* command, TrackingArgs* args) {
@@ -201,7 +247,7 @@ class Parser {
       (verb == "run" ? run_.tracking : start_.tracking).daemon.memory_limit = *size;
     }
     for (const std::string* job : {&start_.tracking.job, &run_.tracking.job, &list_.job,
-                                   &show_.job, &diff_.job, &restore_.job}) {
+                                   &show_.job, &diff_.job, &restore_.job, &gc_.job}) {
       if (job->empty()) continue;
       if (const absl::Status valid = CheckJobName(*job); !valid.ok()) {
         return UsageError(std::string(valid.message()), verb);
@@ -219,6 +265,7 @@ class Parser {
       restore_.track = restore_interval_->count() > 0;
       return restore_;
     }
+    if (verb == "gc") return GcResult();
     if (verb == "doctor") return DoctorArgs{};
     if (version_) return VersionArgs{};
     if (verb == "help") return HelpResult();
@@ -247,6 +294,17 @@ class Parser {
     return run_;
   }
 
+  CommandArgs GcResult() {
+    if (gc_.policy.empty()) {
+      return UsageError(
+          "gc keeps what? Give at least one of --keep-last N, --keep-within AGE, --keep-hourly N, "
+          "--keep-daily N, --keep EPOCH",
+          "gc");
+    }
+    if (gc_.recompress.empty() || gc_.recompress == "zstd") return gc_;
+    return UsageError(absl::StrCat("--recompress ", gc_.recompress, ": there is zstd"), "gc");
+  }
+
   CommandArgs StopResult() {
     if (stop_.all == stop_.target.empty()) return stop_;
     return UsageError(
@@ -266,6 +324,7 @@ class Parser {
   ShowArgs show_;
   DiffArgs diff_;
   RestoreArgs restore_;
+  GcArgs gc_;
   CLI::Option* restore_interval_ = nullptr;
 };
 
@@ -277,8 +336,9 @@ size_t EndOfOwnArguments(const std::vector<std::string>& arguments) {
     const std::string& argument = arguments[i];
     if (argument == "--") return run ? i : arguments.size();
     if (argument.size() > 1 && argument[0] == '-') {
-      for (const char* takes_value : {"--store", "--interval", "--job", "--tracker", "--precopy-rounds",
-                                      "--memory-limit"}) {
+      for (const char* takes_value :
+           {"--store", "--interval", "--job", "--tracker", "--precopy-rounds", "--memory-limit",
+            "--keep-last", "--keep-within", "--keep-hourly", "--keep-daily", "--keep"}) {
         if (argument == takes_value) ++i;
       }
       continue;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cli/daemon_settings.h"
+#include "store/gc_policy.h"
 
 namespace incr {
 
@@ -26,6 +27,7 @@ struct TrackingArgs {
   bool save_file_pages = false;
   bool collapse_on_stop = false;
   DaemonSettings daemon;  // start, run
+  GcPolicy gc;  // start, run
 };
 
 struct StartArgs {
@@ -65,6 +67,12 @@ struct RestoreArgs {
   bool track = false;  // --interval was given
   TrackingArgs tracking;
 };
+struct GcArgs {
+  GcPolicy policy;
+  std::string job;
+  bool dry_run = false;
+  std::string recompress;  // "" or "zstd"
+};
 struct DoctorArgs {};
 struct VersionArgs {};
 // Nothing to do but to print: help, or a usage error.
@@ -74,7 +82,7 @@ struct PrintArgs {
 };
 
 using CommandArgs = std::variant<StartArgs, RunArgs, CheckpointArgs, StopArgs, StatusArgs, ListArgs,
-                                 ShowArgs, DiffArgs, RestoreArgs, DoctorArgs, VersionArgs, PrintArgs>;
+                                 ShowArgs, DiffArgs, RestoreArgs, GcArgs, DoctorArgs, VersionArgs, PrintArgs>;
 
 struct CommandLine {
   std::string store;  // --store, may be empty

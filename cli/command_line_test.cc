@@ -173,5 +173,43 @@ TEST(CommandLineTest, HelpTeachesByExample) {
   UsageErrorOf({"help", "frobnicate"});
 }
 
+TEST(CommandLineTest, Gc) {
+  const auto args = Parse<GcArgs>({"gc", "--keep-last", "100", "--keep-within", "1h30m",
+                                   "--keep-hourly", "24", "--keep-daily", "7", "--keep", "3",
+                                   "--keep", "9", "--job", "web", "--dry-run", "--recompress", "zstd"});
+  EXPECT_EQ(args.policy.keep_last, 100u);
+  EXPECT_EQ(args.policy.keep_within_us, 5'400'000'000);
+  EXPECT_EQ(args.policy.keep_hourly, 24u);
+  EXPECT_EQ(args.policy.keep_daily, 7u);
+  EXPECT_EQ(args.policy.keep, (std::vector<uint64_t>{3, 9}));
+  EXPECT_EQ(args.job, "web");
+  EXPECT_TRUE(args.dry_run);
+  EXPECT_EQ(args.recompress, "zstd");
+  // Without a rule it would drop everything but the newest: say which rules there are.
+  for (const char* rule : {"--keep-last", "--keep-within", "--keep-hourly", "--keep-daily", "--keep "}) {
+    EXPECT_NE(UsageErrorOf({"gc"}).find(rule), std::string::npos) << rule;
+  }
+  UsageErrorOf({"gc", "--dry-run"});
+  UsageErrorOf({"gc", "--keep-last", "0"});
+  UsageErrorOf({"gc", "--keep-last", "-1"});
+  UsageErrorOf({"gc", "--keep-last", "x"});
+  UsageErrorOf({"gc", "--keep-within", "2"});
+  UsageErrorOf({"gc", "--keep-within", "0s"});
+  EXPECT_NE(UsageErrorOf({"gc", "--keep-within", "2x"}).find("2h"), std::string::npos);
+  UsageErrorOf({"gc", "--keep", "latest"});
+  UsageErrorOf({"gc", "--keep-last", "1", "--recompress", "gzip"});
+  UsageErrorOf({"gc", "--keep-last", "1", "--job", "a/b"});
+}
+
+TEST(CommandLineTest, StartAndRunTakeGcRules) {
+  EXPECT_TRUE(Parse<StartArgs>({"start", "71"}).tracking.gc.empty());
+  EXPECT_EQ(Parse<StartArgs>({"start", "--keep-last", "100", "71"}).tracking.gc.keep_last, 100u);
+  const auto run = Parse<RunArgs>({"run", "--keep-within", "2h", "--keep-last", "5", "sleep", "1"});
+  EXPECT_EQ(run.tracking.gc.keep_within_us, 7'200'000'000);
+  EXPECT_EQ(run.tracking.gc.keep_last, 5u);
+  EXPECT_EQ(run.command, (std::vector<std::string>{"sleep", "1"}));
+  UsageErrorOf({"start", "--keep-last", "0", "71"});
+}
+
 }  // namespace
 }  // namespace incr

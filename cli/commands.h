@@ -27,6 +27,7 @@ absl::StatusOr<int> RunList(const CommandContext& context, const ListArgs& args)
 absl::StatusOr<int> RunShow(const CommandContext& context, const ShowArgs& args);
 absl::StatusOr<int> RunDiff(const CommandContext& context, const DiffArgs& args);
 absl::StatusOr<int> RunRestore(const CommandContext& context, const RestoreArgs& args);
+absl::StatusOr<int> RunGc(const CommandContext& context, const GcArgs& args);
 absl::StatusOr<int> RunDoctor(const CommandContext& context, const DoctorArgs& args);
 
 // What they share (command_support.cc).

@@ -20,6 +20,7 @@
 #include "base/status.h"
 #include "cli/api.h"
 #include "cli/epoch_rows.h"
+#include "cli/gc_keeper.h"
 #include "cli/http_server.h"
 #include "cli/job_table.h"
 #include "cli/json.h"
@@ -101,7 +102,8 @@ absl::Status Serve(const DaemonOptions& options, const DaemonDependencies& depen
 
   std::unique_ptr<SessionFactory> sessions = dependencies.make_sessions(store.get());
   JobTable jobs(sessions.get(), &Log);
-  const Api api(&jobs, store.get(), options.store, options.settings);
+  GcKeeper gc(store.get(), [&] { return jobs.ForGc(); }, &Log);
+  const Api api(&jobs, store.get(), options.store, options.settings, &gc);
   INCR_ASSIGN_OR_RETURN(
       std::unique_ptr<HttpServer> server,
       HttpServer::Serve(std::move(socket), [&](const HttpRequest& r) { return api.Handle(r); }));
@@ -112,6 +114,7 @@ absl::Status Serve(const DaemonOptions& options, const DaemonDependencies& depen
 
   jobs.RunUntilIdle(absl::Seconds(options.first_grace_s), absl::Seconds(options.grace_s));
   signals.StopDelivering();
+  gc.Stop();
   // While we still hold the store's lock: a successor's socket is never taken for ours.
   (void)::unlink(address.path().c_str());
   server.reset();

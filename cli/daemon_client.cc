@@ -72,6 +72,20 @@ absl::StatusOr<pb::StopReply> DaemonClient::Stop(const pb::StopRequest& request)
   return Call<pb::StopReply>("/v1/stop", &request);
 }
 
+absl::StatusOr<pb::GcReply> DaemonClient::Gc(const pb::GcRequest& request,
+                                             std::function<bool()> keep_waiting) {
+  return Call<pb::GcReply>("/v1/gc", &request, {0, std::move(keep_waiting)});
+}
+
+absl::StatusOr<pb::GcStatusReply> DaemonClient::GcStatus() {
+  return Call<pb::GcStatusReply>("/v1/gc", nullptr, {kQuickMs, nullptr});
+}
+
+absl::Status DaemonClient::StopGc() {
+  const pb::GcStatusReply nothing;
+  return Call<pb::GcStatusReply>("/v1/gc/stop", &nothing, {kQuickMs, nullptr}).status();
+}
+
 absl::Status DaemonClient::EnsureDaemon() {
   const Stopwatch waited;
   useconds_t pause_us = kFirstPauseUs;

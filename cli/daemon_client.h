@@ -29,6 +29,11 @@ class DaemonClient {
                                             std::function<bool()> keep_waiting = nullptr);
   absl::StatusOr<pb::StopReply> Stop(const pb::StopRequest& request);
 
+  // kUnavailable also: it is exiting.
+  absl::StatusOr<pb::GcReply> Gc(const pb::GcRequest& request, std::function<bool()> keep_waiting);
+  absl::StatusOr<pb::GcStatusReply> GcStatus();
+  absl::Status StopGc();
+
   // A daemon serves this store when it returns OK: the one that ran, ours, or the
   // winner of a race. kUnavailable: another program holds the store.
   absl::Status EnsureDaemon();

@@ -125,6 +125,19 @@ returns at once, printing the pid; a terminal or pipe of this command is then re
 /dev/null, a redirection to a file is kept. With --interval it is tracked again before
 its first instruction, and its next epoch holds only what it then writes.)"};
 
+inline constexpr CommandHelp kGcHelp = {
+    "Drop old epochs and give their space back",
+    R"(Examples:
+  incr-ckpt gc --keep-last 100 --dry-run
+  incr-ckpt gc --keep-within 2h --keep-hourly 24 --keep-daily 7 --job web
+  incr-ckpt gc --keep 12 --keep-last 10 --recompress zstd
+
+An epoch stays if any rule keeps it, in each job by itself; a job's newest epoch and one that
+a tracked process goes on from always stay. What stays is whole, whatever interrupts gc: stop
+it with Ctrl-C and run it again. It runs while processes are tracked and restored. Space
+that a running restore still reads is freed by a later gc. start and run take the same
+rules and then apply them by themselves, now and then.)"};
+
 inline constexpr CommandHelp kDoctorHelp = {
     "What this kernel can do, and which tracker would be chosen and why",
     R"(Example:

@@ -56,6 +56,7 @@ Job::Job(Settings settings)
     status_.set_pid(settings_.pid);
     status_.set_command(CleanText(settings_.command));
     status_.set_interval_s(settings_.interval_s);
+    status_.set_gc_rules(PolicyText(settings_.gc));
     SetState("starting");
   }
   thread_ = std::thread([this] { Run(); });
@@ -119,6 +120,11 @@ pb::JobStatus Job::Status() {
   status.set_next_epoch_in_s(
       next_due_us_ == 0 ? -1 : std::max<int64_t>(0, next_due_us_ - now_us) / 1e6);
   return status;
+}
+
+uint64_t Job::epoch_in_use() {
+  absl::MutexLock lock(&mutex_);
+  return status_.last_epoch() != 0 ? status_.last_epoch() : settings_.restored_epoch;
 }
 
 void Job::Run() {

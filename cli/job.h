@@ -28,6 +28,7 @@
 #include "base/scoped_fd.h"
 #include "checkpoint/session.h"
 #include "proto/control.pb.h"
+#include "store/gc_policy.h"
 
 namespace incr {
 
@@ -40,6 +41,7 @@ class Job {
     double interval_s = 0;        // 0: only on request
     bool collapse_on_stop = false;
     uint64_t restored_epoch = 0;  // not 0: adopted, needs no first epoch
+    GcPolicy gc;                  // empty: epochs are not dropped by themselves
     // Runs on the job's thread.
     std::function<absl::StatusOr<std::unique_ptr<CheckpointSession>>()> open;
     // The session is gone; last call on the job's thread before those who wait are told.
@@ -69,6 +71,10 @@ class Job {
   bool target_exited();
 
   pb::JobStatus Status();
+
+  const GcPolicy& gc_policy() const { return settings_.gc; }
+  // Which the next one is relative to, from before the session looks at it. 0: none.
+  uint64_t epoch_in_use();
 
  private:
   enum class Wake { kStop, kTargetExited, kTakeEpoch };

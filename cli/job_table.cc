@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status.h"
+#include "cli/gc_messages.h"
 #include "cli/job_name.h"
 #include "cli/json.h"
 
@@ -63,6 +64,7 @@ absl::StatusOr<pb::EpochReply> JobTable::Start(const pb::StartRequest& request) 
   settings.command = command;
   settings.interval_s = request.interval_s();
   settings.collapse_on_stop = request.collapse_on_stop();
+  INCR_ASSIGN_OR_RETURN(settings.gc, PolicyOf(request.gc_rules()));
   TrackingOptions options = OptionsOf(request, settings.name);
   options.launched = request.launched();
   if (request.has_precopy_rounds()) options.precopy_rounds = request.precopy_rounds();
@@ -202,6 +204,13 @@ pb::StatusReply JobTable::Status() {
   for (const auto& [name, job] : jobs_) *reply.add_jobs() = job->Status();
   for (const pb::JobStatus& status : ended_) *reply.add_ended_jobs() = status;
   return reply;
+}
+
+std::vector<JobTable::GcView> JobTable::ForGc() {
+  absl::MutexLock lock(&mutex_);
+  std::vector<GcView> views;
+  for (const auto& [name, job] : jobs_) views.push_back({name, job->gc_policy(), job->epoch_in_use()});
+  return views;
 }
 
 void JobTable::OnEnd(Job* job) {

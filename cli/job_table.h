@@ -50,6 +50,14 @@ class JobTable {
   // `jobs` and `ended_jobs`.
   pb::StatusReply Status();
 
+  // What gc must know of a live job.
+  struct GcView {
+    std::string job;
+    GcPolicy policy;
+    uint64_t epoch_in_use = 0;  // the last one taken; 0: none yet
+  };
+  std::vector<GcView> ForGc();
+
   // Returns when the table has closed: no job, none ever started for `first_grace`, or for
   // `grace` after the last one ended, or stopped, or RequestShutdown.
   void RunUntilIdle(absl::Duration first_grace, absl::Duration grace);

@@ -95,6 +95,7 @@ struct Dispatch {
   absl::StatusOr<int> operator()(const RestoreArgs& args) const {
     return RunRestore(context, args);
   }
+  absl::StatusOr<int> operator()(const GcArgs& args) const { return RunGc(context, args); }
   absl::StatusOr<int> operator()(const DoctorArgs& args) const { return RunDoctor(context, args); }
   absl::StatusOr<int> operator()(const VersionArgs&) const { return PrintVersion(context); }
   absl::StatusOr<int> operator()(const PrintArgs& args) const { return PrintText(args); }

@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
   # build
   g++ bazel-bootstrap protobuf-compiler libprotobuf-dev libabsl-dev liburing-dev libxxhash-dev
-  liblz4-dev librocksdb-dev libcli11-dev libmicrohttpd-dev libcurl4-openssl-dev
+  liblz4-dev libzstd-dev librocksdb-dev libcli11-dev libmicrohttpd-dev libcurl4-openssl-dev
   # tests and benchmarks
   libgtest-dev libgmock-dev libbenchmark-dev python3 gdb curl
   # real Go and Java programs to checkpoint (cli/e2e/runtimes_test). Large: Go is 81 MB to fetch and 464 MB

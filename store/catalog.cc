@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,7 +22,10 @@ namespace {
 // Positions in the envelope; the record follows, then a checksum of all before it.
 constexpr size_t kDepth = 4, kChainBytes = 8, kManifestBytes = 16, kManifestSum = 24,
                  kImageBytes = 32, kImageSum = 40, kEnvelopeFixed = 48;
-static_assert(kEnvelopeVersion == 1 && kChunkBytes == 1048576 && kMaxEnvelopeBytes == 65536);
+// Version 2 only.
+constexpr size_t kFirstChunk = 48, kEnvelopeFixed2 = 56;
+static_assert(kEnvelopeVersion == 2 && kChunkBytes == 1048576 && kMaxEnvelopeBytes == 65536);
+static_assert(kOtherFirstChunk == 65536 && kMaxManifestBytes / kChunkBytes < kOtherFirstChunk);
 constexpr size_t kFlushBytes = 4u << 20;
 
 std::string JobPrefix(absl::string_view job) {
@@ -114,7 +118,8 @@ bool IsValidJobName(absl::string_view job) {
 
 std::string EncodeEnvelope(const EpochEnvelope& envelope) {
   std::string out;
-  AppendLittle<uint32_t>(&out, kEnvelopeVersion);
+  const uint32_t version = envelope.first_chunk == 0 ? 1 : 2;
+  AppendLittle<uint32_t>(&out, version);
   AppendLittle<uint32_t>(&out, envelope.depth);
   AppendLittle<uint64_t>(&out, envelope.chain_bytes);
   AppendLittle<uint64_t>(&out, envelope.manifest_bytes);
@@ -122,6 +127,11 @@ std::string EncodeEnvelope(const EpochEnvelope& envelope) {
   AppendLittle<uint64_t>(&out, envelope.image_bytes);
   AppendLittle<uint64_t>(&out, envelope.image_checksum);
   INCR_CHECK(out.size() == kEnvelopeFixed);
+  if (version == 2) {
+    AppendLittle<uint32_t>(&out, envelope.first_chunk);
+    AppendLittle<uint32_t>(&out, 0);
+    INCR_CHECK(out.size() == kEnvelopeFixed2);
+  }
   envelope.record.AppendToString(&out);
   AppendLittle<uint64_t>(&out, Checksum64(out));
   return out;
@@ -132,11 +142,13 @@ absl::StatusOr<EpochEnvelope> DecodeEnvelope(absl::string_view bytes) {
     return absl::DataLossError("epoch record of a wrong size");
   }
   const char* p = bytes.data();
-  if (GetLittle<uint32_t>(p) != kEnvelopeVersion) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("epoch record of version ", GetLittle<uint32_t>(p), ", this program reads ",
-                     kEnvelopeVersion));
+  const uint32_t version = GetLittle<uint32_t>(p);
+  if (version < 1 || version > kEnvelopeVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "epoch record of version ", version, ", this program reads up to ", kEnvelopeVersion));
   }
+  const size_t fixed = version == 1 ? kEnvelopeFixed : kEnvelopeFixed2;
+  if (bytes.size() < fixed + 8) return absl::DataLossError("epoch record of a wrong size");
   const absl::string_view body = bytes.substr(0, bytes.size() - 8);
   if (GetLittle<uint64_t>(p + body.size()) != Checksum64(body)) {
     return absl::DataLossError("epoch record damaged");
@@ -148,10 +160,14 @@ absl::StatusOr<EpochEnvelope> DecodeEnvelope(absl::string_view bytes) {
   envelope.manifest_checksum = GetLittle<uint64_t>(p + kManifestSum);
   envelope.image_bytes = GetLittle<uint64_t>(p + kImageBytes);
   envelope.image_checksum = GetLittle<uint64_t>(p + kImageSum);
+  if (version == 2) envelope.first_chunk = GetLittle<uint32_t>(p + kFirstChunk);
+  if (envelope.first_chunk > kOtherFirstChunk) {
+    return absl::DataLossError("epoch record with chunks out of bounds");
+  }
   if (envelope.manifest_bytes > kMaxManifestBytes || envelope.image_bytes > kMaxImageBytes) {
     return absl::DataLossError("epoch record with sizes out of bounds");
   }
-  if (!envelope.record.ParseFromArray(p + kEnvelopeFixed, body.size() - kEnvelopeFixed)) {
+  if (!envelope.record.ParseFromArray(p + fixed, body.size() - fixed)) {
     return absl::DataLossError("epoch record is no EpochRecord");
   }
   return envelope;
@@ -233,11 +249,11 @@ absl::StatusOr<uint64_t> Catalog::Head(absl::string_view job) const {
 }
 
 absl::StatusOr<std::string> Catalog::ReadChunks(KvTable table, absl::string_view job,
-                                                uint64_t epoch, uint64_t bytes,
-                                                uint64_t checksum) const {
+                                                uint64_t epoch, uint32_t first_chunk,
+                                                uint64_t bytes, uint64_t checksum) const {
   const char* what = table == KvTable::kImages ? "image" : "manifest";
   std::string out;
-  for (uint32_t chunk = 0; out.size() < bytes; ++chunk) {
+  for (uint32_t chunk = first_chunk; out.size() < bytes; ++chunk) {
     absl::StatusOr<std::string> part = db_->Get(table, ChunkKey(job, epoch, chunk));
     if (!part.ok() && !absl::IsNotFound(part.status())) return part.status();
     const uint64_t expected = std::min<uint64_t>(kChunkBytes, bytes - out.size());
@@ -255,7 +271,7 @@ absl::StatusOr<std::string> Catalog::ReadChunks(KvTable table, absl::string_view
 
 absl::StatusOr<std::string> Catalog::ReadImage(absl::string_view job, uint64_t epoch) const {
   INCR_ASSIGN_OR_RETURN(EpochEnvelope envelope, GetEpoch(job, epoch));
-  return ReadChunks(KvTable::kImages, job, epoch, envelope.image_bytes, envelope.image_checksum);
+  return ReadChunks(KvTable::kImages, job, epoch, 0, envelope.image_bytes, envelope.image_checksum);
 }
 
 absl::StatusOr<PageDelta> Catalog::ReadManifest(absl::string_view job, uint64_t epoch,
@@ -263,8 +279,8 @@ absl::StatusOr<PageDelta> Catalog::ReadManifest(absl::string_view job, uint64_t 
   ++manifests_;
   manifest_bytes_ += envelope.manifest_bytes;
   INCR_ASSIGN_OR_RETURN(std::string bytes,
-                        ReadChunks(KvTable::kManifests, job, epoch, envelope.manifest_bytes,
-                                   envelope.manifest_checksum));
+                        ReadChunks(KvTable::kManifests, job, epoch, envelope.first_chunk,
+                                   envelope.manifest_bytes, envelope.manifest_checksum));
   absl::StatusOr<PageDelta> delta = DecodeManifest(bytes, MaxTablePages());
   if (!delta.ok()) return Annotate(delta.status(), Name(job, epoch));
   return delta;
@@ -305,9 +321,9 @@ absl::StatusOr<PageTable> Catalog::LoadPageTable(absl::string_view job, uint64_t
 }
 
 absl::Status WriteChunks(KvDb& db, KvTable table, absl::string_view job, uint64_t epoch,
-                         absl::string_view bytes) {
+                         absl::string_view bytes, uint32_t first_chunk) {
   KvBatch batch;
-  for (uint32_t chunk = 0; !bytes.empty(); ++chunk) {
+  for (uint32_t chunk = first_chunk; !bytes.empty(); ++chunk) {
     batch.Add(table, ChunkKey(job, epoch, chunk), std::string(bytes.substr(0, kChunkBytes)));
     bytes.remove_prefix(std::min(bytes.size(), kChunkBytes));
     if (batch.bytes() >= kFlushBytes || bytes.empty()) {
@@ -322,11 +338,112 @@ absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope, uint64_t commits
   std::string head;
   AppendLittle<uint64_t>(&head, envelope.record.epoch());
   KvBatch batch;
-  batch.Add(KvTable::kEpochs, EpochKey(envelope.record.job(), envelope.record.epoch()),
-            EncodeEnvelope(envelope));
+  AddEnvelope(&batch, envelope);
   batch.Add(KvTable::kJobs, envelope.record.job(), std::move(head));
   AddCommitCount(&batch, commits);
   return db.Write(batch, /*sync=*/true);
+}
+
+absl::StatusOr<std::vector<std::string>> Catalog::JobsWithEpochs() const {
+  std::vector<std::string> jobs;
+  for (std::string from;;) {
+    absl::StatusOr<std::string> key = db_->NextKey(KvTable::kEpochs, from);
+    if (absl::IsNotFound(key.status())) return jobs;
+    INCR_RETURN_IF_ERROR(key.status());
+    const std::string job = key->substr(0, key->find('\0'));
+    if (!IsValidJobName(job)) return absl::DataLossError("an epoch record under a wrong key");
+    jobs.push_back(job);
+    from = job + '\1';  // Behind all keys of this job.
+  }
+}
+
+absl::Status Catalog::ForEachEpoch(
+    absl::string_view job, absl::FunctionRef<absl::Status(const EpochEnvelope&)> row) const {
+  return db_->Scan(
+      KvTable::kEpochs, JobPrefix(job), [&](absl::string_view key, absl::string_view value) {
+        if (key.size() != job.size() + 1 + 8) return absl::OkStatus();
+        const uint64_t epoch = GetBig64(key.data() + job.size() + 1);
+        absl::StatusOr<EpochEnvelope> envelope = DecodeEnvelope(value);
+        if (!envelope.ok()) return Annotate(envelope.status(), Name(job, epoch));
+        if (envelope->record.job() != job || envelope->record.epoch() != epoch ||
+            envelope->record.parent() >= epoch) {
+          return absl::DataLossError(absl::StrCat(Name(job, epoch), ": record of another epoch"));
+        }
+        return row(*envelope);
+      });
+}
+
+void AddEnvelope(KvBatch* batch, const EpochEnvelope& envelope) {
+  batch->Add(KvTable::kEpochs, EpochKey(envelope.record.job(), envelope.record.epoch()),
+             EncodeEnvelope(envelope));
+}
+
+void AddUnpublish(KvBatch* batch, absl::string_view job, uint64_t epoch) {
+  batch->Delete(KvTable::kEpochs, EpochKey(job, epoch));
+}
+
+void AddDeleteChunks(KvBatch* batch, KvTable table, absl::string_view job, uint64_t epoch,
+                     uint32_t first, uint32_t end) {
+  batch->DeleteRange(table, ChunkKey(job, epoch, first), ChunkKey(job, epoch, end));
+}
+
+namespace {
+
+// The chunks of one table that `job` may have: by epoch, [first, end).
+using ChunkRanges = std::map<uint64_t, std::pair<uint32_t, uint32_t>>;
+
+// Passes from epoch to epoch, not over every chunk.
+absl::Status DeleteOtherChunks(KvDb& db, KvTable table, absl::string_view job, uint64_t head,
+                               const ChunkRanges& ranges) {
+  const std::string prefix = JobPrefix(job);
+  KvBatch batch;
+  for (std::string from = prefix;;) {
+    absl::StatusOr<std::string> key = db.NextKey(table, from);
+    if (absl::IsNotFound(key.status())) break;
+    INCR_RETURN_IF_ERROR(key.status());
+    if (key->compare(0, prefix.size(), prefix) != 0) break;
+    if (key->size() != prefix.size() + 12) {
+      return absl::DataLossError(absl::StrCat("job ", job, ": a chunk under a wrong key"));
+    }
+    const uint64_t epoch = GetBig64(key->data() + prefix.size());
+    const uint32_t chunk = GetBig32(key->data() + prefix.size() + 8);
+    if (epoch > head) break;  // In the making.
+    const auto kept = ranges.find(epoch);
+    if (kept == ranges.end()) {
+      // Together with its neighbours that are nobody's either: a mark per epoch would slow reading.
+      const auto next = ranges.upper_bound(epoch);
+      const std::string end = next == ranges.end() ? EpochKey(job, head + 1) : EpochKey(job, next->first);
+      batch.DeleteRange(table, *key, end);
+      from = end;
+    } else if (chunk < kept->second.first) {
+      AddDeleteChunks(&batch, table, job, epoch, chunk, kept->second.first);
+      from = ChunkKey(job, epoch, kept->second.first);
+    } else if (chunk < kept->second.second) {
+      from = ChunkKey(job, epoch, kept->second.second);
+    } else {
+      batch.DeleteRange(table, *key, EpochKey(job, epoch + 1));
+      from = EpochKey(job, epoch + 1);
+    }
+  }
+  return batch.puts().empty() ? absl::OkStatus() : db.Write(batch, /*sync=*/false);
+}
+
+uint32_t Chunks(uint64_t bytes) { return (bytes + kChunkBytes - 1) / kChunkBytes; }
+
+}  // namespace
+
+absl::Status DeleteOrphanChunks(KvDb& db, absl::string_view job, uint64_t head) {
+  if (head == UINT64_MAX) return absl::DataLossError(absl::StrCat("head of job ", job, " damaged"));
+  ChunkRanges manifests, images;
+  INCR_RETURN_IF_ERROR(Catalog(&db).ForEachEpoch(job, [&](const EpochEnvelope& envelope) {
+    const uint64_t epoch = envelope.record.epoch();
+    manifests[epoch] = {envelope.first_chunk,
+                        envelope.first_chunk + Chunks(envelope.manifest_bytes)};
+    images[epoch] = {0, Chunks(envelope.image_bytes)};
+    return absl::OkStatus();
+  }));
+  INCR_RETURN_IF_ERROR(DeleteOtherChunks(db, KvTable::kManifests, job, head, manifests));
+  return DeleteOtherChunks(db, KvTable::kImages, job, head, images);
 }
 
 }  // namespace incr

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -23,7 +24,9 @@
 
 namespace incr {
 
-inline constexpr uint32_t kEnvelopeVersion = 1;
+inline constexpr uint32_t kEnvelopeVersion = 2;  // 1, unless first_chunk is not 0
+// Where a manifest's chunks begin if gc has written it anew; it alternates between this and 0.
+inline constexpr uint32_t kOtherFirstChunk = 1u << 16;
 inline constexpr size_t kChunkBytes = 1u << 20;
 inline constexpr uint64_t kMaxImageBytes = 256u << 20;
 inline constexpr size_t kMaxEnvelopeBytes = 64u << 10;
@@ -34,6 +37,7 @@ struct EpochEnvelope {
   uint64_t chain_bytes = 0;  // of the manifests from that table to this epoch
   uint64_t manifest_bytes = 0, manifest_checksum = 0;
   uint64_t image_bytes = 0, image_checksum = 0;
+  uint32_t first_chunk = 0;  // of the manifest
   pb::EpochRecord record;
 };
 
@@ -65,6 +69,12 @@ class Catalog {
   // The record with the highest number. kNotFound names the job.
   absl::StatusOr<EpochEnvelope> LatestEpoch(absl::string_view job) const;
 
+  // For gc: every job that has an epoch, with or without a head.
+  absl::StatusOr<std::vector<std::string>> JobsWithEpochs() const;
+  // By epoch number; none is no error.
+  absl::Status ForEachEpoch(absl::string_view job,
+                            absl::FunctionRef<absl::Status(const EpochEnvelope&)> row) const;
+
   // What has been read so far: tests bound the work of opening, listing and comparing by it.
   struct Work {
     uint64_t records = 0;
@@ -75,7 +85,8 @@ class Catalog {
 
  private:
   absl::StatusOr<std::string> ReadChunks(KvTable table, absl::string_view job, uint64_t epoch,
-                                         uint64_t bytes, uint64_t checksum) const;
+                                         uint32_t first_chunk, uint64_t bytes,
+                                         uint64_t checksum) const;
 
   const KvDb* const db_;
   mutable std::atomic<uint64_t> records_{0}, manifests_{0}, manifest_bytes_{0};
@@ -83,9 +94,19 @@ class Catalog {
 
 // The writing side, in this order. Chunks are durable with the next synced write.
 absl::Status WriteChunks(KvDb& db, KvTable table, absl::string_view job, uint64_t epoch,
-                         absl::string_view bytes);
+                         absl::string_view bytes, uint32_t first_chunk = 0);
 // `commits`: the store's commits, this one included.
 absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope, uint64_t commits);
+
+// gc's side.
+void AddEnvelope(KvBatch* batch, const EpochEnvelope& envelope);
+void AddUnpublish(KvBatch* batch, absl::string_view job, uint64_t epoch);
+// Deletes chunks [first, end) of one epoch.
+void AddDeleteChunks(KvBatch* batch, KvTable table, absl::string_view job, uint64_t epoch,
+                     uint32_t first, uint32_t end);
+// Deletes chunks of manifests and images that belong to no epoch of `job` up to number `head`:
+// of unpublished ones, and what a gc or a commit that was cut short left.
+absl::Status DeleteOrphanChunks(KvDb& db, absl::string_view job, uint64_t head);
 
 }  // namespace incr
 

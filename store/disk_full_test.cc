@@ -19,8 +19,10 @@ class DiskFullTest : public ::testing::Test {
  protected:
   void SetUp() override {
     std::filesystem::create_directory(disk_);
-    // In a mount namespace of our own: the disk goes when the test does, however it ends.
-    if (::unshare(CLONE_NEWNS) != 0 ||
+    // In a mount namespace of our own: the disk goes when the test does, however it ends. One for all
+    // tests, from before RocksDB has threads, which outlive a test and must see the next one's.
+    static const bool own_mounts = ::unshare(CLONE_NEWNS) == 0;
+    if (!own_mounts ||
         ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
         ::mount("tmpfs", disk_.c_str(), "tmpfs", 0, "size=24m") != 0) {
       GTEST_SKIP() << "cannot mount a tmpfs: " << std::strerror(errno);
@@ -32,9 +34,10 @@ class DiskFullTest : public ::testing::Test {
     if (mounted_) ::umount2(disk_.c_str(), MNT_DETACH);
   }
 
-  void Reopen() {
+  void Reopen(uint64_t pack_bytes = StoreOptions().pack_bytes) {
     StoreOptions options;
     options.create_if_missing = true;
+    options.pack_bytes = pack_bytes;
     store_.reset();
     auto store = Store::Open(disk_ + "/store", options);
     ASSERT_TRUE(store.ok()) << store.status();
@@ -124,6 +127,64 @@ TEST_F(DiskFullTest, NotAByteFreeAndThenRoomAgain) {
   auto next = Put(1, 100, 3000);
   ASSERT_TRUE(next.ok()) << next.status();
   EXPECT_EQ(Difference(*store_, "job", 2, Model(100, 3000)), "");
+}
+
+TEST_F(DiskFullTest, GcFreesADiskThatEpochsHaveFilled) {
+  for (const uint64_t pack_bytes : {uint64_t{1} << 20, uint64_t{256} << 20}) {
+    SCOPED_TRACE(pack_bytes);
+    Reopen(pack_bytes);
+    uint64_t head = store_->ListEpochs("job").ok() ? store_->ListEpochs("job")->back().epoch() : 0;
+    uint64_t epochs = 0;
+    for (;; ++epochs) {
+      auto put = Put(head, 300, 1'000 * (head + 1));
+      if (!put.ok()) {
+        ASSERT_EQ(put.status().code(), absl::StatusCode::kResourceExhausted) << put.status();
+        break;
+      }
+      ++head;
+    }
+    ASSERT_GT(epochs, 5);
+    GcOptions options;
+    options.policy.keep_last = 1;
+    auto collected = store_->CollectGarbage(options);
+    ASSERT_TRUE(collected.ok()) << collected.status();
+    EXPECT_LT(collected->bytes_after, collected->bytes_before / 2);
+    EXPECT_EQ(Difference(*store_, "job", head, Model(300, 1'000 * head)), "");
+    // There is room again, also for pages that had been there before.
+    for (uint64_t again = 1; again <= epochs - 2; ++again, ++head) {
+      auto put = Put(head, 300, 1'000 * again);
+      ASSERT_TRUE(put.ok()) << put.status();
+      ASSERT_EQ(Difference(*store_, "job", head + 1, Model(300, 1'000 * again)), "");
+    }
+    Reopen(pack_bytes);
+    EXPECT_EQ(Difference(*store_, "job", head, Model(300, 1'000 * (epochs - 2))), "");
+    auto rest = store_->CollectGarbage(options);
+    ASSERT_TRUE(rest.ok()) << rest.status();
+    EXPECT_EQ(Difference(*store_, "job", head, Model(300, 1'000 * (epochs - 2))), "");
+  }
+}
+
+TEST_F(DiskFullTest, GcWithoutAnyRoomSaysSoAndChangesNothing) {
+  Reopen();
+  ASSERT_TRUE(Put(0, 100, 1).ok());
+  ASSERT_TRUE(Put(1, 100, 500).ok());
+  const std::string filler = disk_ + "/filler";
+  {
+    std::ofstream out(filler, std::ios::binary);
+    const std::string block(4096, 'f');
+    while (out.write(block.data(), block.size()).flush()) {
+    }
+  }
+  GcOptions options;
+  options.policy.keep_last = 1;
+  auto collected = store_->CollectGarbage(options);
+  EXPECT_EQ(collected.status().code(), absl::StatusCode::kResourceExhausted) << collected.status();
+  EXPECT_THAT(collected.status().message(), ::testing::HasSubstr("free some space"));
+  EXPECT_EQ(Difference(*store_, "job", 1, Model(100, 1)), "");
+  std::filesystem::remove(filler);
+  ASSERT_TRUE(store_->CollectGarbage(options).ok());
+  EXPECT_EQ(store_->ListEpochs("job")->size(), 1);
+  EXPECT_EQ(Difference(*store_, "job", 2, Model(100, 500)), "");
 }
 
 }  // namespace

@@ -220,13 +220,21 @@ absl::StatusOr<pb::EpochRecord> EpochWriterImpl::Commit(pb::EpochRecord record,
   return std::move(envelope.record);
 }
 
-absl::Status EpochWriterImpl::WriteEpoch(const EpochEnvelope& envelope, absl::string_view manifest,
+absl::Status EpochWriterImpl::WriteEpoch(EpochEnvelope& envelope, absl::string_view manifest,
                                          absl::string_view image) {
   KvDb& db = *store_->view_->db;
   absl::MutexLock lock(&store_->commit_mutex_);
+  if (envelope.depth > 0) {
+    // gc may have made its chain shorter since BeginEpoch.
+    INCR_ASSIGN_OR_RETURN(const EpochEnvelope parent,
+                          store_->view_->catalog.GetEpoch(job_, parent_.epoch));
+    envelope.depth = parent.depth + 1;
+    envelope.chain_bytes = parent.chain_bytes + manifest.size();
+  }
   const uint64_t index_bytes = pipeline_->stored().size() * (kPageIdBytes + kLocationBytes + 16);
   INCR_RETURN_IF_ERROR(
       CheckRoom(store_->view_->paths.db, index_bytes + manifest.size() + image.size()));
+  store_->known_->NoteNew(pipeline_->stored());
   INCR_RETURN_IF_ERROR(WriteIndex(db, packs_->finished(), pipeline_->stored()));
   INCR_RETURN_IF_ERROR(FaultPoint("store.after_index"));
   INCR_RETURN_IF_ERROR(WriteChunks(db, KvTable::kManifests, job_, epoch_, manifest));

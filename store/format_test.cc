@@ -203,6 +203,35 @@ TEST(FormatTest, NoBytesCrashAnEnvelopeDecoder) {
   EXPECT_GT(records, 1000);
 }
 
+TEST(FormatTest, WhatGcWritesHasItsOwnNumbers) {
+  // Bodies of zstd.
+  char bytes[kLocationBytes];
+  EncodeLocation({1, 4160, 0x0708, PageEncoding::kZstd}, bytes);
+  EXPECT_EQ(Hex(bytes), "01000000080702004010000000000000");
+  EXPECT_EQ(DecodeLocation(absl::string_view(bytes, sizeof bytes))->encoding, PageEncoding::kZstd);
+  bytes[6] = 3;
+  EXPECT_FALSE(DecodeLocation(absl::string_view(bytes, sizeof bytes)).ok());
+  // Records whose manifest has moved: version 2. All others stay readable by older programs.
+  EpochEnvelope envelope;
+  envelope.record.set_job("job");
+  EXPECT_EQ(Hex(EncodeEnvelope(envelope).data(), 4), "01000000");
+  envelope.first_chunk = kOtherFirstChunk;
+  std::string moved = EncodeEnvelope(envelope);
+  EXPECT_EQ(Hex(moved.data(), 4), "02000000");
+  EXPECT_EQ(Hex(moved.data() + 48, 8), "00000100" "00000000");
+  EXPECT_EQ(DecodeEnvelope(moved)->first_chunk, kOtherFirstChunk);
+  EXPECT_EQ(DecodeEnvelope(moved)->record.job(), "job");
+  const auto seal = [](std::string text) {
+    text.resize(text.size() - 8);
+    AppendLittle<uint64_t>(&text, Checksum64(text));
+    return text;
+  };
+  moved[50] = 2;
+  EXPECT_TRUE(absl::IsDataLoss(DecodeEnvelope(seal(moved)).status()));
+  moved[0] = 3;
+  EXPECT_TRUE(absl::IsFailedPrecondition(DecodeEnvelope(seal(moved)).status()));
+}
+
 TEST(FormatTest, CommitFilesAreGolden) {
   TempDirectory directory;
   const std::string path = directory / "commits";

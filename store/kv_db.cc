@@ -240,6 +240,33 @@ class RocksKvDb : public KvDb {
     return FromRocks(it->status(), Name(table));
   }
 
+  absl::Status ScanSome(KvTable table, absl::string_view first, size_t max_rows,
+                        absl::FunctionRef<absl::Status(absl::string_view, absl::string_view)> row)
+      const override {
+    absl::ReaderMutexLock lock(&mutex_);
+    INCR_RETURN_IF_ERROR(CheckOpen());
+    rocksdb::ReadOptions options;
+    options.fill_cache = false;
+    options.readahead_size = 1u << 20;
+    std::unique_ptr<rocksdb::Iterator> it(open_.db->NewIterator(options, Handle(table)));
+    size_t rows = 0;
+    for (it->Seek(ToSlice(first)); it->Valid() && rows < max_rows; it->Next(), ++rows) {
+      INCR_RETURN_IF_ERROR(row(ToView(it->key()), ToView(it->value())));
+    }
+    return FromRocks(it->status(), Name(table));
+  }
+
+  absl::StatusOr<std::string> NextKey(KvTable table, absl::string_view first) const override {
+    absl::ReaderMutexLock lock(&mutex_);
+    INCR_RETURN_IF_ERROR(CheckOpen());
+    std::unique_ptr<rocksdb::Iterator> it(
+        open_.db->NewIterator(rocksdb::ReadOptions(), Handle(table)));
+    it->Seek(ToSlice(first));
+    INCR_RETURN_IF_ERROR(FromRocks(it->status(), Name(table)));
+    if (!it->Valid()) return absl::NotFoundError(absl::StrCat(Name(table), ": no such key"));
+    return it->key().ToString();
+  }
+
   absl::StatusOr<std::string> LastKey(KvTable table, absl::string_view prefix) const override {
     absl::ReaderMutexLock lock(&mutex_);
     INCR_RETURN_IF_ERROR(CheckOpen());
@@ -266,8 +293,7 @@ class RocksKvDb : public KvDb {
       INCR_RETURN_IF_ERROR(FaultPoint("store.kv_write"));
       rocksdb::WriteBatch writes(batch.bytes() + 32 * batch.puts().size());
       for (const KvBatch::Put& put : batch.puts()) {
-        INCR_RETURN_IF_ERROR(
-            FromRocks(writes.Put(Handle(put.table), put.key, put.value), Name(put.table)));
+        INCR_RETURN_IF_ERROR(FromRocks(AddTo(&writes, put), Name(put.table)));
       }
       rocksdb::WriteOptions options;
       options.sync = sync;
@@ -316,6 +342,23 @@ class RocksKvDb : public KvDb {
     });
   }
 
+  absl::Status Compact() override {
+    INCR_RETURN_IF_ERROR(EnsureHealthy());
+    return Damaging([&]() -> absl::Status {
+      // All at once: the log goes only when no table needs it.
+      INCR_RETURN_IF_ERROR(FromRocks(open_.db->Flush(rocksdb::FlushOptions(), open_.handles),
+                                     absl::StrCat("flush ", path_)));
+      rocksdb::CompactRangeOptions options;
+      options.exclusive_manual_compaction = false;
+      options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+      for (rocksdb::ColumnFamilyHandle* handle : open_.handles) {
+        INCR_RETURN_IF_ERROR(FromRocks(open_.db->CompactRange(options, handle, nullptr, nullptr),
+                                       absl::StrCat("compact ", path_)));
+      }
+      return absl::OkStatus();
+    });
+  }
+
   absl::Status Sync() override {
     INCR_RETURN_IF_ERROR(EnsureHealthy());
     return Damaging([&] { return FromRocks(open_.db->FlushWAL(/*sync=*/true), path_); });
@@ -360,6 +403,17 @@ class RocksKvDb : public KvDb {
     const absl::Status status = write();
     if (!status.ok()) broken_.store(true, std::memory_order_release);
     return status;
+  }
+  rocksdb::Status AddTo(rocksdb::WriteBatch* writes, const KvBatch::Put& put) const {
+    switch (put.op) {
+      case KvBatch::Op::kPut:
+        return writes->Put(Handle(put.table), put.key, put.value);
+      case KvBatch::Op::kDelete:
+        return writes->Delete(Handle(put.table), put.key);
+      case KvBatch::Op::kDeleteRange:
+        return writes->DeleteRange(Handle(put.table), put.key, put.value);
+    }
+    return rocksdb::Status::InvalidArgument();
   }
   absl::Status CheckOpen() const {
     if (open_.db) return absl::OkStatus();

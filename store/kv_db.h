@@ -35,16 +35,26 @@ enum class KvTable : int {
 };
 inline constexpr int kKvTables = 6;
 
-// Puts that become visible and durable together.
+// Changes that become visible and durable together, in their order.
 class KvBatch {
  public:
+  enum class Op { kPut, kDelete, kDeleteRange };
   struct Put {
     KvTable table;
-    std::string key, value;
+    std::string key, value;  // kDeleteRange: first key, and the first one to stay
+    Op op = Op::kPut;
   };
   void Add(KvTable table, std::string key, std::string value) {
     bytes_ += key.size() + value.size();
     puts_.push_back({table, std::move(key), std::move(value)});
+  }
+  void Delete(KvTable table, std::string key) {
+    bytes_ += key.size();
+    puts_.push_back({table, std::move(key), "", Op::kDelete});
+  }
+  void DeleteRange(KvTable table, std::string first, std::string end) {
+    bytes_ += first.size() + end.size();
+    puts_.push_back({table, std::move(first), std::move(end), Op::kDeleteRange});
   }
   const std::vector<Put>& puts() const { return puts_; }
   size_t bytes() const { return bytes_; }
@@ -89,6 +99,14 @@ class KvDb {
       KvTable table, absl::string_view prefix,
       absl::FunctionRef<absl::Status(absl::string_view key, absl::string_view value)> row)
       const = 0;
+  // Ascending from `first` on, at most `max_rows` of them. Long scans in such pieces keep no
+  // old state of the database alive and let writes in between.
+  virtual absl::Status ScanSome(
+      KvTable table, absl::string_view first, size_t max_rows,
+      absl::FunctionRef<absl::Status(absl::string_view key, absl::string_view value)> row)
+      const = 0;
+  // The first key at or after `first`. kNotFound: none.
+  virtual absl::StatusOr<std::string> NextKey(KvTable table, absl::string_view first) const = 0;
   // The highest key that starts with `prefix` and goes on for at most 64 bytes. kNotFound: none.
   virtual absl::StatusOr<std::string> LastKey(KvTable table, absl::string_view prefix) const = 0;
   virtual size_t EstimateRows(KvTable table) const = 0;
@@ -100,6 +118,8 @@ class KvDb {
       KvTable table, size_t count,
       absl::FunctionRef<std::pair<absl::string_view, absl::string_view>(size_t i)> row) = 0;
   virtual absl::Status DeleteAll(KvTable table) = 0;
+  // Gives the space of what was deleted back. Needs about as much room as is left in the tables.
+  virtual absl::Status Compact() = 0;
   // Makes all earlier writes durable.
   virtual absl::Status Sync() = 0;
   virtual absl::Status EnsureHealthy() = 0;

@@ -28,11 +28,14 @@ static_assert(kSegmentMagic == uint32_t{'S'} + (uint32_t{'E'} << 8) + (uint32_t{
                                    (uint32_t{'1'} << 24));
 static_assert(static_cast<int>(PageEncoding::kRaw) == 0);
 static_assert(static_cast<int>(PageEncoding::kLz4) == 1);
+static_assert(static_cast<int>(PageEncoding::kZstd) == 2);
 static_assert(kLocationBytes == 16 && kPageIdBytes == 16 && kPageSize == 4096);
 
 bool ValidBody(uint16_t length, uint8_t encoding) {
   if (encoding == static_cast<uint8_t>(PageEncoding::kRaw)) return length == kPageSize;
-  return encoding == static_cast<uint8_t>(PageEncoding::kLz4) && length >= 1 && length < kPageSize;
+  const bool compressed = encoding == static_cast<uint8_t>(PageEncoding::kLz4) ||
+                          encoding == static_cast<uint8_t>(PageEncoding::kZstd);
+  return compressed && length >= 1 && length < kPageSize;
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ inline constexpr size_t kSegmentMaxBytes = 1u << 20;
 inline constexpr size_t kLocationBytes = 16;
 inline constexpr size_t kPageIdBytes = 16;
 
-enum class PageEncoding : uint8_t { kRaw = 0, kLz4 = 1 };
+enum class PageEncoding : uint8_t { kRaw = 0, kLz4 = 1, kZstd = 2 };
 
 // Where a page's body lies.
 struct PageLocation {

@@ -9,6 +9,7 @@
 #include "base/page_range.h"
 #include "base/status.h"
 #include "store/lz4_page.h"
+#include "store/zstd_page.h"
 
 namespace incr {
 namespace {
@@ -32,6 +33,11 @@ absl::StatusOr<std::shared_ptr<ScopedFd>> PackReader::Open(uint32_t pack) const 
   return open_[pack] = std::make_shared<ScopedFd>(std::move(fd));
 }
 
+void PackReader::Forget(uint32_t pack) const {
+  absl::MutexLock lock(&mutex_);
+  open_.erase(pack);
+}
+
 absl::Status PackReader::ReadRun(uint32_t pack, uint64_t offset, size_t bytes, uint8_t* to) const {
   absl::StatusOr<std::shared_ptr<ScopedFd>> fd = Open(pack);
   absl::Status status =
@@ -45,11 +51,17 @@ absl::Status PackReader::ReadRun(uint32_t pack, uint64_t offset, size_t bytes, u
 
 bool PackReader::DecodeOnce(const PageId& id, const PageLocation& location, const uint8_t* body,
                             uint8_t* page) const {
-  if (location.encoding == PageEncoding::kRaw) {
-    if (location.length != kPageSize) return false;
-    std::memcpy(page, body, kPageSize);
-  } else if (!DecompressPage(body, location.length, page)) {
-    return false;
+  switch (location.encoding) {
+    case PageEncoding::kRaw:
+      if (location.length != kPageSize) return false;
+      std::memcpy(page, body, kPageSize);
+      break;
+    case PageEncoding::kLz4:
+      if (!DecompressPage(body, location.length, page)) return false;
+      break;
+    case PageEncoding::kZstd:
+      if (!DecompressZstdPage(body, location.length, page)) return false;
+      break;
   }
   return hasher_->Hash(page) == id;
 }

@@ -35,6 +35,9 @@ class PackReader {
 
   absl::Status ReadPage(const PageId& id, const PageLocation& location, uint8_t* page) const;
 
+  // Closes its file: a deleted pack takes space for as long as somebody has it open.
+  void Forget(uint32_t pack) const;
+
  private:
   absl::StatusOr<std::shared_ptr<ScopedFd>> Open(uint32_t pack) const;
   std::string PathOf(uint32_t pack) const;

@@ -112,6 +112,7 @@ absl::StatusOr<std::unique_ptr<PackWriter>> PackSet::CheckOut() {
     if (!idle_.empty()) {
       std::unique_ptr<PackWriter> writer = std::move(idle_.back());
       idle_.pop_back();
+      busy_[writer.get()] = writer->current_pack();
       return writer;
     }
   }
@@ -121,11 +122,14 @@ absl::StatusOr<std::unique_ptr<PackWriter>> PackSet::CheckOut() {
     writer->Adopt(std::move(open_ended_.back()));
     open_ended_.pop_back();
   }
+  busy_[writer.get()] = writer->current_pack();
   return writer;
 }
 
 void PackSet::CheckIn(std::unique_ptr<PackWriter> writer) {
   absl::MutexLock lock(&mutex_);
+  busy_.erase(writer.get());
+  if (retired_.count(writer->current_pack()) != 0) return;  // Closed for good.
   if (idle_.size() < kIdleWriters) {
     idle_.push_back(std::move(writer));
   } else if (std::optional<PackFile> pack = writer->GiveUpPack(); pack.has_value()) {
@@ -136,6 +140,24 @@ void PackSet::CheckIn(std::unique_ptr<PackWriter> writer) {
 void PackSet::Committed(const std::vector<PackLength>& lengths) {
   absl::MutexLock lock(&mutex_);
   for (const PackLength& length : lengths) good_bytes_[length.pack] = length.bytes;
+}
+
+bool PackSet::Retire(uint32_t pack, uint64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  const auto good = good_bytes_.find(pack);
+  if (good != good_bytes_.end() && good->second > bytes) return false;
+  for (const auto& [writer, begun_with] : busy_) {
+    if (begun_with == pack) return false;
+  }
+  retired_.insert(pack);
+  std::erase_if(open_ended_, [&](const PackFile& file) { return file.id == pack; });
+  std::erase_if(idle_, [&](const auto& writer) { return writer->current_pack() == pack; });
+  return true;
+}
+
+void PackSet::Forget(const std::vector<uint32_t>& packs) {
+  absl::MutexLock lock(&mutex_);
+  for (const uint32_t pack : packs) good_bytes_.erase(pack);
 }
 
 bool PackSet::IsIntact(const PageLocation& location) const {

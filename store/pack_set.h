@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,12 @@ class PackSet {
   // Finish() succeeded and the index refers to these bytes.
   void Committed(const std::vector<PackLength>& lengths);
 
+  // For gc: nothing is appended to `pack` from now on. False, and nothing changes, if an epoch in the
+  // making may append to it, or if it is longer than `bytes`.
+  bool Retire(uint32_t pack, uint64_t bytes);
+  // They are deleted: no page in them is known.
+  void Forget(const std::vector<uint32_t>& packs);
+
   // False if the file does not reach that far: such a page must be stored anew.
   bool IsIntact(const PageLocation& location) const;
 
@@ -49,6 +56,8 @@ class PackSet {
   std::map<uint32_t, uint64_t> good_bytes_;
   std::vector<PackFile> open_ended_;  // have room for more
   std::vector<std::unique_ptr<PackWriter>> idle_;
+  std::map<const PackWriter*, uint32_t> busy_;  // checked out, and the pack it began with
+  std::set<uint32_t> retired_;
 };
 
 // Names in `directory` that are packs, ascending.

@@ -73,6 +73,9 @@ class PackWriter {
   // The pack that a later writer may go on with. After Finish() or Abandon().
   std::optional<PackFile> GiveUpPack();
 
+  // The pack that is appended to next; 0: none.
+  uint32_t current_pack() const { return packs_.empty() ? 0 : packs_.back().id; }
+
   uint64_t TakeBytesWritten() { return std::exchange(bytes_written_, 0); }
   std::string method() const { return queue_->method(); }
 

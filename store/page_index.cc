@@ -105,6 +105,8 @@ absl::Status ForEachPage(const KvDb& db,
   });
 }
 
+void AddForgetPack(KvBatch* batch, uint32_t pack) { batch->Delete(KvTable::kPacks, PackKey(pack)); }
+
 absl::StatusOr<std::map<uint32_t, uint64_t>> ReadPackLengths(const KvDb& db) {
   std::map<uint32_t, uint64_t> lengths;
   INCR_RETURN_IF_ERROR(

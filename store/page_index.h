@@ -39,6 +39,9 @@ absl::Status FindPages(const KvDb& db, absl::Span<const PageId> ids,
 absl::Status ForEachPage(const KvDb& db,
                          absl::FunctionRef<absl::Status(const IndexEntry&)> row);
 
+// The pack is about to be deleted: no entry refers to it.
+void AddForgetPack(KvBatch* batch, uint32_t pack);
+
 // Durable length by pack.
 absl::StatusOr<std::map<uint32_t, uint64_t>> ReadPackLengths(const KvDb& db);
 

@@ -34,6 +34,7 @@ PagePipeline::~PagePipeline() {
     cancelled_ = true;
   }
   WaitIdle();
+  tools_.known->Unregister(&hits_);
 }
 
 void PagePipeline::WaitIdle() {
@@ -124,7 +125,7 @@ absl::Status PagePipeline::FindKnown(const PageBlock& block, Work* work) {
   std::vector<PageId> ids;
   for (const uint8_t i : work->open) ids.push_back(work->ids[i]);
   std::vector<bool> known;
-  INCR_RETURN_IF_ERROR(tools_.known->Find(ids, &known));
+  INCR_RETURN_IF_ERROR(tools_.known->Find(ids, &known, &hits_));
   std::vector<uint8_t> open;
   for (size_t k = 0; k < ids.size(); ++k) {
     const uint8_t i = work->open[k];

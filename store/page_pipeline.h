@@ -33,7 +33,7 @@ namespace incr {
 // What the pipelines of a store share. All outlive them.
 struct PipelineTools {
   const PageHasher* hasher = nullptr;
-  const KnownPages* known = nullptr;
+  KnownPages* known = nullptr;
   const KvDb* db = nullptr;
   const PackReader* reader = nullptr;
   BlockPool* blocks = nullptr;
@@ -45,7 +45,9 @@ class PagePipeline {
  public:
   // `parent` and `packs` outlive it.
   PagePipeline(const PipelineTools& tools, const PageTable* parent, PackWriter* packs)
-      : tools_(tools), parent_(parent), packs_(packs) {}
+      : tools_(tools), parent_(parent), packs_(packs) {
+    tools_.known->Register(&hits_);
+  }
   ~PagePipeline();  // Drops what is still queued.
 
   // Waits while the store's buffer bound is reached. An earlier block's error comes back here.
@@ -73,6 +75,7 @@ class PagePipeline {
   const PipelineTools tools_;
   const PageTable* const parent_;
   PackWriter* const packs_;
+  HitList hits_;  // what this epoch relies on: gc leaves it alone
 
   absl::Mutex mutex_;
   int outstanding_ = 0;

@@ -24,6 +24,7 @@
 #include "base/page_range.h"
 #include "proto/epoch.pb.h"
 #include "store/file_io.h"
+#include "store/gc_options.h"
 #include "store/page_id.h"
 #include "store/page_table.h"
 #include "store/table_diff.h"
@@ -50,7 +51,8 @@ absl::Status LimitMemory(uint64_t limit_bytes, StoreOptions* options);
 
 class EpochWriter;
 
-// Thread-safe reads. Open one per process and directory.
+// Thread-safe reads. Open one per process and directory. While it lives, gc deletes nothing that its
+// snapshot refers to: close it, or Refresh, when what was wanted has been read.
 class StoreReader {
  public:
   virtual ~StoreReader() = default;
@@ -103,6 +105,12 @@ class Store : public StoreReader {
   // [A-Za-z0-9._-]{1,64}, else kInvalidArgument.
   virtual absl::StatusOr<std::unique_ptr<EpochWriter>> BeginEpoch(absl::string_view job,
                                                                   uint64_t parent) = 0;
+
+  // Drops the epochs that `options.policy` does not keep, and then what only they referred
+  // to. Epochs may be written and read meanwhile. After an error, at any point, every
+  // epoch that stays is whole, and it can be run again. kInvalidArgument: a policy without a rule;
+  // kNotFound: no such job or epoch; kFailedPrecondition: it is running already.
+  virtual absl::StatusOr<GcResult> CollectGarbage(const GcOptions& options);
 };
 
 // One epoch in the making. Not thread-safe. Must not outlive its Store.

@@ -87,7 +87,7 @@ absl::Status CheckNoLinks(const StorePaths& paths) {
 // What a store in the making, or the daemon beside it, may have left.
 bool IsOurName(absl::string_view name) {
   for (absl::string_view ours : {"secret", "secret.tmp", "FORMAT.tmp", "lock", "commits",
-                                 "commits.tmp", "packs", "db"}) {
+                                 "commits.tmp", "generation", "generation.tmp", "packs", "db"}) {
     if (name == ours) return true;
   }
   return absl::StartsWith(name, "daemon") || name == "lost+found";
@@ -117,6 +117,7 @@ StorePaths::StorePaths(std::string directory, FileIo file_io)
   secret = absl::StrCat(root, "/secret");
   lock = absl::StrCat(root, "/lock");
   commits = absl::StrCat(root, "/commits");
+  generation = absl::StrCat(root, "/generation");
   packs = absl::StrCat(root, "/packs");
   db = absl::StrCat(root, "/db");
 }

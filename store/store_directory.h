@@ -4,6 +4,7 @@
 //   secret   192 random bytes, mode 0600: page ids are hashes under it
 //   lock     the writer holds a flock on it
 //   commits  how many commits were acknowledged (commit_count.h)
+//   generation  how often gc deleted packs (reader_lease.h)
 //   packs/   page bodies          db/   RocksDB: index, epochs
 //
 // Thread-safe.
@@ -25,7 +26,7 @@ inline constexpr size_t kSecretBytes = 192;
 
 struct StorePaths {
   explicit StorePaths(std::string directory, FileIo file_io = FileIo());
-  std::string root, format, secret, lock, commits, packs, db;
+  std::string root, format, secret, lock, commits, generation, packs, db;
   FileIo io;
 };
 

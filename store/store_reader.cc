@@ -16,8 +16,11 @@ namespace {
 
 absl::StatusOr<std::shared_ptr<const StoreView>> OpenView(const StorePaths& paths) {
   INCR_ASSIGN_OR_RETURN(StoreIdentity identity, ReadIdentity(paths));
-  INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, KvDb::Open(paths.db, KvDb::Mode::kReadOnly, {paths.io}));
-  return std::make_shared<const StoreView>(paths, std::move(identity), std::move(db));
+  INCR_ASSIGN_OR_RETURN(ReaderLease lease, ReaderLease::Take(paths));
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db,
+                        KvDb::Open(paths.db, KvDb::Mode::kReadOnly, {paths.io}));
+  return std::make_shared<const StoreView>(paths, std::move(identity), std::move(db),
+                                           std::move(lease));
 }
 
 class StoreReaderImpl : public StoreReader {
@@ -74,6 +77,10 @@ class StoreReaderImpl : public StoreReader {
 }  // namespace
 
 absl::Status StoreReader::Refresh() { return absl::OkStatus(); }
+
+absl::StatusOr<GcResult> Store::CollectGarbage(const GcOptions&) {
+  return absl::UnimplementedError("this store has no gc");
+}
 
 absl::StatusOr<pb::EpochRecord> StoreReader::LatestEpoch(absl::string_view job) const {
   INCR_ASSIGN_OR_RETURN(std::vector<pb::EpochRecord> records, ListEpochs(job));

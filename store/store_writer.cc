@@ -67,6 +67,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& directory,
 absl::Status StoreImpl::Recover() {
   INCR_ASSIGN_OR_RETURN(const uint64_t commits, CommitCount(*view_->db));
   INCR_ASSIGN_OR_RETURN(commits_, CommitFile::Open(view_->paths.commits, commits, view_->paths.io));
+  INCR_ASSIGN_OR_RETURN(readers_, ReaderBarrier::Open(view_->paths));
   INCR_ASSIGN_OR_RETURN(auto lengths, ReadPackLengths(*view_->db));
   INCR_ASSIGN_OR_RETURN(packs_, PackSet::Recover(view_->paths.packs, view_->identity.tag,
                                                  options_.pack_bytes, lengths, view_->paths.io));
@@ -90,30 +91,37 @@ absl::StatusOr<pb::EpochRecord> StoreImpl::GetEpoch(absl::string_view job, uint6
 }
 
 absl::StatusOr<pb::EpochRecord> StoreImpl::LatestEpoch(absl::string_view job) const {
+  absl::ReaderMutexLock lock(&gc_mutex_);
   INCR_ASSIGN_OR_RETURN(EpochEnvelope envelope, view_->catalog.LatestEpoch(job));
   return std::move(envelope.record);
 }
 
 absl::StatusOr<PageChanges> StoreImpl::ComparePages(absl::string_view job, uint64_t before,
                                                     uint64_t after) const {
+  absl::ReaderMutexLock lock(&gc_mutex_);
   return CompareEpochs(view_->catalog, job, before, after);
 }
 
 absl::StatusOr<std::string> StoreImpl::ReadImage(absl::string_view job, uint64_t epoch) const {
+  absl::ReaderMutexLock lock(&gc_mutex_);
   return view_->catalog.ReadImage(job, epoch);
 }
 
 absl::StatusOr<PageTable> StoreImpl::LoadPageTable(absl::string_view job, uint64_t epoch) const {
+  absl::ReaderMutexLock lock(&gc_mutex_);
   return view_->catalog.LoadPageTable(job, epoch);
 }
 
 absl::Status StoreImpl::ReadPages(
     absl::Span<const PageId> ids,
     absl::FunctionRef<absl::Status(size_t, const uint8_t*)> sink) const {
+  // As any reader: between the look-up and the read gc may move bodies.
+  INCR_ASSIGN_OR_RETURN(const ReaderLease lease, ReaderLease::Take(view_->paths));
   return FetchPages(*view_->db, view_->packs, ids, sink);
 }
 
-absl::StatusOr<std::optional<HeldTable>> StoreImpl::Occupy(const std::string& job) {
+absl::StatusOr<std::optional<HeldTable>> StoreImpl::Occupy(const std::string& job,
+                                                            uint64_t parent) {
   absl::MutexLock lock(&jobs_mutex_);
   Job& state = jobs_[job];
   if (state.busy) {
@@ -121,6 +129,7 @@ absl::StatusOr<std::optional<HeldTable>> StoreImpl::Occupy(const std::string& jo
         absl::StrCat("job ", job, " already has an epoch in the making"));
   }
   state.busy = true;
+  state.parent = parent;
   state.used = ++use_clock_;
   return std::exchange(state.table, std::nullopt);
 }
@@ -146,7 +155,9 @@ absl::StatusOr<std::unique_ptr<EpochWriter>> StoreImpl::BeginEpoch(absl::string_
         "job name \"", job_name, "\": 1 to 64 letters, digits, dots, underscores or hyphens"));
   }
   const std::string job(job_name);
-  INCR_ASSIGN_OR_RETURN(std::optional<HeldTable> held, Occupy(job));
+  // From the look at the parent until gc can see that it is needed.
+  absl::ReaderMutexLock lock(&gc_mutex_);
+  INCR_ASSIGN_OR_RETURN(std::optional<HeldTable> held, Occupy(job, parent));
   absl::StatusOr<std::unique_ptr<EpochWriter>> writer = BeginOccupied(job, parent, held);
   if (!writer.ok()) Release(job, std::move(held));
   return writer;

@@ -17,6 +17,7 @@
 #include "store/known_pages.h"
 #include "store/pack_set.h"
 #include "store/page_pipeline.h"
+#include "store/reader_lease.h"
 #include "store/store.h"
 #include "store/store_view.h"
 #include "store/worker_pool.h"
@@ -47,7 +48,7 @@ class EpochWriterImpl : public EpochWriter {
  private:
   absl::Status SubmitBlock();
   absl::Status FinishPages();
-  absl::Status WriteEpoch(const EpochEnvelope& envelope, absl::string_view manifest,
+  absl::Status WriteEpoch(EpochEnvelope& envelope, absl::string_view manifest,
                           absl::string_view image);
   EpochEnvelope MakeEnvelope(pb::EpochRecord record, const ResolvedEpoch& resolved) const;
   // Whether this epoch gets a full table instead of a delta.
@@ -92,18 +93,21 @@ class StoreImpl : public Store {
       const override;
   absl::StatusOr<std::unique_ptr<EpochWriter>> BeginEpoch(absl::string_view job,
                                                           uint64_t parent) override;
+  absl::StatusOr<GcResult> CollectGarbage(const GcOptions& options) override;
 
  private:
   friend class EpochWriterImpl;
+  friend class GcRun;
 
   struct Job {
     bool busy = false;  // has an epoch in the making
+    uint64_t parent = 0;  // of that epoch
     uint64_t used = 0;  // clock value of its last use
     std::optional<HeldTable> table;
   };
 
   // kFailedPrecondition if the job is busy; otherwise it now is.
-  absl::StatusOr<std::optional<HeldTable>> Occupy(const std::string& job);
+  absl::StatusOr<std::optional<HeldTable>> Occupy(const std::string& job, uint64_t parent);
   void Release(const std::string& job, std::optional<HeldTable> table);
   absl::StatusOr<std::unique_ptr<EpochWriter>> BeginOccupied(const std::string& job,
                                                              uint64_t parent,
@@ -115,6 +119,13 @@ class StoreImpl : public Store {
   std::unique_ptr<PackSet> packs_;
   std::unique_ptr<KnownPages> known_;
   BlockPool blocks_;
+  absl::Mutex gc_run_mutex_;  // one gc at a time
+  // Packs that nothing refers to: the last generation of readers that may need them. Of gc.
+  std::map<uint32_t, uint64_t> unread_from_;
+  // Exclusive: gc unpublishes epochs and moves manifests. Shared: whoever looks up an epoch and then
+  // what belongs to it. Taken before commit_mutex_.
+  mutable absl::Mutex gc_mutex_;
+  std::optional<ReaderBarrier> readers_;  // from Recover() on
   absl::Mutex commit_mutex_;  // one epoch at a time goes into the database
   std::optional<CommitFile> commits_;  // from Recover() on; guarded by commit_mutex_
   absl::Mutex jobs_mutex_;
