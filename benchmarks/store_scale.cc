@@ -199,7 +199,8 @@ double LookUp(const KnownPages& known, uint64_t from) {
           std::vector<PageId> ids;
           for (int i = 0; i < 64; ++i) ids.push_back(IdOf(from + random() % (uint64_t{1} << 20)));
           std::vector<bool> found;
-          Must(known.Find(ids, &found));
+          HitList hits;
+          Must(known.Find(ids, &found, &hits));
         }
       },
       3);
