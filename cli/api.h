@@ -1,17 +1,20 @@
 // api.h — start here for the daemon: HTTP requests to calls, results to JSON.
 //
 //   GET  /v1/version | /v1/status | /v1/epochs[?job=NAME]
-//   POST /v1/start | /v1/adopt | /v1/checkpoint | /v1/stop      (bodies: proto/control.proto)
+//   POST /v1/start | /v1/adopt | /v1/checkpoint | /v1/stop | /v1/import   (bodies: proto/control.proto)
 //
 // An error is an HTTP status and an ErrorReply. Thread-safe.
 #ifndef INCR_CKPT_CLI_API_H_
 #define INCR_CKPT_CLI_API_H_
 
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "cli/http_server.h"
 #include "cli/job_table.h"
+#include "proto/control.pb.h"
 #include "store/store.h"
 
 namespace incr {
@@ -24,6 +27,10 @@ class Api {
   Api(JobTable* jobs, const StoreReader* store, std::string store_directory)
       : jobs_(jobs), store_(store), store_directory_(std::move(store_directory)) {}
 
+  // What /v1/import does for `caller`. Before the first request.
+  using Importer = std::function<absl::StatusOr<pb::ImportReply>(const pb::ImportRequest&, pid_t caller)>;
+  void set_importer(Importer importer) { importer_ = std::move(importer); }
+
   HttpResponse Handle(const HttpRequest& request) const;
 
  private:
@@ -33,6 +40,7 @@ class Api {
   JobTable* const jobs_;
   const StoreReader* const store_;
   const std::string store_directory_;
+  Importer importer_;
 };
 
 // The ErrorReply of `status`, and back.

@@ -72,6 +72,11 @@ absl::StatusOr<pb::StopReply> DaemonClient::Stop(const pb::StopRequest& request)
   return Call<pb::StopReply>("/v1/stop", &request);
 }
 
+absl::StatusOr<pb::ImportReply> DaemonClient::Import(const pb::ImportRequest& request,
+                                                     std::function<bool()> keep_waiting) {
+  return Call<pb::ImportReply>("/v1/import", &request, {0, std::move(keep_waiting)});
+}
+
 absl::Status DaemonClient::EnsureDaemon() {
   const Stopwatch waited;
   useconds_t pause_us = kFirstPauseUs;

@@ -28,6 +28,7 @@ class DaemonClient {
   absl::StatusOr<pb::EpochReply> Checkpoint(const pb::CheckpointRequest& request,
                                             std::function<bool()> keep_waiting = nullptr);
   absl::StatusOr<pb::StopReply> Stop(const pb::StopRequest& request);
+  absl::StatusOr<pb::ImportReply> Import(const pb::ImportRequest& request, std::function<bool()> keep_waiting);
 
   // A daemon serves this store when it returns OK: the one that ran, ours, or the
   // winner of a race. kUnavailable: another program holds the store.

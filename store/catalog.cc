@@ -123,7 +123,9 @@ absl::StatusOr<EpochEnvelope> DecodeEnvelope(absl::string_view bytes) {
 absl::StatusOr<std::vector<std::string>> Catalog::ListJobs() const {
   std::vector<std::string> jobs;
   INCR_RETURN_IF_ERROR(db_->Scan(KvTable::kJobs, "", [&](absl::string_view key, absl::string_view) {
-    if (IsValidJobName(key)) jobs.emplace_back(key);
+    if (IsValidJobName(key) && !absl::IsNotFound(db_->LastKey(KvTable::kEpochs, JobPrefix(key)).status())) {
+      jobs.emplace_back(key);
+    }
     return absl::OkStatus();
   }));
   return jobs;
@@ -263,13 +265,35 @@ absl::Status WriteChunks(KvDb& db, KvTable table, absl::string_view job, uint64_
   return absl::OkStatus();
 }
 
-absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope, uint64_t commits) {
-  std::string head;
-  AppendLittle<uint64_t>(&head, envelope.record.epoch());
+absl::Status Catalog::CheckChunks(const EpochEnvelope& envelope) const {
+  const std::string& job = envelope.record.job();
+  const uint64_t epoch = envelope.record.epoch();
+  INCR_RETURN_IF_ERROR(ReadChunks(KvTable::kManifests, job, epoch, envelope.manifest_bytes,
+                                  envelope.manifest_checksum).status());
+  return ReadChunks(KvTable::kImages, job, epoch, envelope.image_bytes, envelope.image_checksum).status();
+}
+
+absl::Status WriteRecord(KvDb& db, const EpochEnvelope& envelope) {
   KvBatch batch;
   batch.Add(KvTable::kEpochs, EpochKey(envelope.record.job(), envelope.record.epoch()),
             EncodeEnvelope(envelope));
-  batch.Add(KvTable::kJobs, envelope.record.job(), std::move(head));
+  return db.Write(batch, /*sync=*/false);
+}
+
+absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope, uint64_t commits) {
+  return WriteHeads(db, {&envelope, 1}, commits);
+}
+
+absl::Status WriteHeads(KvDb& db, absl::Span<const EpochEnvelope> envelopes, uint64_t commits) {
+  KvBatch batch;
+  for (const EpochEnvelope& envelope : envelopes) {
+    batch.Add(KvTable::kEpochs, EpochKey(envelope.record.job(), envelope.record.epoch()),
+              EncodeEnvelope(envelope));
+  }
+  const pb::EpochRecord& last = envelopes.back().record;
+  std::string head;
+  AppendLittle<uint64_t>(&head, last.epoch());
+  batch.Add(KvTable::kJobs, last.job(), std::move(head));
   AddCommitCount(&batch, commits);
   return db.Write(batch, /*sync=*/true);
 }

@@ -87,6 +87,26 @@ absl::StatusOr<std::optional<uint64_t>> ReadCommitFile(const std::string& path) 
   return slot.has_value() ? std::optional<uint64_t>(slot->count) : std::nullopt;
 }
 
+absl::Status CheckCommitSlots(const std::string& path) {
+  constexpr int kTries = 5;  // A live writer may be at it.
+  for (int i = 0;; ++i) {
+    absl::StatusOr<std::string> bytes = ReadWholeFile(path, 2 * kCommitSlotBytes);
+    if (absl::IsNotFound(bytes.status())) return absl::OkStatus();
+    INCR_RETURN_IF_ERROR(bytes.status());
+    bool whole = bytes->size() == 2 * kCommitSlotBytes;
+    for (int slot = 0; slot < 2 && whole; ++slot) {
+      const std::string one = bytes->substr(slot * kCommitSlotBytes, kCommitSlotBytes);
+      const std::optional<uint64_t> count = DecodeSlot(one.data());
+      whole = one == (count.has_value() ? EncodeSlot(*count) : std::string(kCommitSlotBytes, '\0'));
+    }
+    if (whole) return absl::OkStatus();
+    if (i == kTries) {
+      return absl::DataLossError(absl::StrCat(path, ": one of its two slots is damaged; the other one counts"));
+    }
+    ::usleep(1000 << i);
+  }
+}
+
 absl::StatusOr<CommitFile> CommitFile::Open(const std::string& path, uint64_t count) {
   INCR_ASSIGN_OR_RETURN(std::optional<Slot> slot, ReadSlots(path));
   if (!slot.has_value()) {

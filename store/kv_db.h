@@ -33,6 +33,7 @@ enum class KvTable : int {
   kJobs,       // job -> head
 };
 inline constexpr int kKvTables = 6;
+const char* KvTableName(KvTable table);
 
 // Puts that become visible and durable together.
 class KvBatch {
@@ -82,6 +83,8 @@ class KvDb {
   // The highest key that starts with `prefix` and goes on for at most 64 bytes. kNotFound: none.
   virtual absl::StatusOr<std::string> LastKey(KvTable table, absl::string_view prefix) const = 0;
   virtual size_t EstimateRows(KvTable table) const = 0;
+  // Reads every block of every table file. kDataLoss names the first damaged file and place.
+  virtual absl::Status VerifyFiles() const = 0;
 
   virtual absl::Status Write(const KvBatch& batch, bool sync) = 0;
   // `row(i)` for i in [0, count), keys strictly ascending, into one file that joins the table
