@@ -123,11 +123,14 @@ absl::StatusOr<EpochEnvelope> DecodeEnvelope(absl::string_view bytes) {
 absl::StatusOr<std::vector<std::string>> Catalog::ListJobs() const {
   std::vector<std::string> jobs;
   INCR_RETURN_IF_ERROR(db_->Scan(KvTable::kJobs, "", [&](absl::string_view key, absl::string_view) {
-    if (IsValidJobName(key) && !absl::IsNotFound(db_->LastKey(KvTable::kEpochs, JobPrefix(key)).status())) {
-      jobs.emplace_back(key);
-    }
+    if (IsValidJobName(key)) jobs.emplace_back(key);
     return absl::OkStatus();
   }));
+  jobs.erase(std::remove_if(jobs.begin(), jobs.end(),
+                            [this](const std::string& job) {
+                              return absl::IsNotFound(db_->LastKey(KvTable::kEpochs, JobPrefix(job)).status());
+                            }),
+             jobs.end());
   return jobs;
 }
 

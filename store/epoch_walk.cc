@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <iterator>
 #include <map>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -59,15 +61,19 @@ absl::Status WalkEpochs(const KvDb& db, absl::FunctionRef<bool(absl::string_view
                         absl::FunctionRef<void(const std::string& job, uint64_t epoch, const absl::Status&)> broken) {
   const Catalog catalog(&db);
   HeldEpoch held(catalog);
-  return db.Scan(KvTable::kEpochs, "", [&](absl::string_view key, absl::string_view) {
+  // Keys first: a database may not be asked from within its own scan.
+  std::vector<std::pair<std::string, uint64_t>> epochs;
+  const absl::Status scan = db.Scan(KvTable::kEpochs, "", [&](absl::string_view key, absl::string_view) {
     const size_t name = key.find('\0');
     if (name == absl::string_view::npos || key.size() != name + 9 || !IsValidJobName(key.substr(0, name))) {
       broken("", 0, absl::DataLossError("an epoch record under a wrong key"));
       return absl::OkStatus();
     }
-    const std::string job(key.substr(0, name));
     const uint64_t epoch = GetBig64(key.data() + name + 1);
-    if (!wanted(job, epoch)) return absl::OkStatus();
+    if (wanted(key.substr(0, name), epoch)) epochs.emplace_back(key.substr(0, name), epoch);
+    return absl::OkStatus();
+  });
+  for (const auto& [job, epoch] : epochs) {
     EpochEnvelope envelope;
     PageDelta own;
     const absl::Status status = held.MoveTo(job, epoch, &envelope, &own);
@@ -76,8 +82,41 @@ absl::Status WalkEpochs(const KvDb& db, absl::FunctionRef<bool(absl::string_view
     } else {
       broken(job, epoch, status);
     }
+  }
+  return scan;
+}
+
+absl::Status CheckHeads(const KvDb& db) {
+  const std::vector<std::string> unknown = db.UnknownFiles();
+  if (unknown.empty()) return absl::OkStatus();
+  std::vector<std::string> jobs;
+  INCR_RETURN_IF_ERROR(db.Scan(KvTable::kJobs, "", [&](absl::string_view key, absl::string_view) {
+    if (IsValidJobName(key)) jobs.emplace_back(key);
     return absl::OkStatus();
-  });
+  }));
+  const Catalog catalog(&db);
+  const auto forgotten = [&](const std::string& what) {
+    return absl::DataLossError(absl::StrCat(what, "; the database has forgotten ", unknown.size(),
+                                            " of its files (", unknown[0], ")"));
+  };
+  for (const std::string& job : jobs) {
+    const std::string prefix = job + std::string(1, '\0');
+    INCR_ASSIGN_OR_RETURN(const uint64_t head, catalog.Head(job));
+    std::set<uint64_t> epochs;
+    INCR_RETURN_IF_ERROR(db.Scan(KvTable::kEpochs, prefix, [&](absl::string_view key, absl::string_view value) {
+      if (key.size() != prefix.size() + 8) return absl::OkStatus();
+      epochs.insert(GetBig64(key.data() + prefix.size()));
+      const absl::StatusOr<EpochEnvelope> envelope = DecodeEnvelope(value);
+      if (!envelope.ok() || envelope->depth == 0 || epochs.count(envelope->record.parent()) != 0) {
+        return absl::OkStatus();
+      }
+      return forgotten(absl::StrCat("job ", job, " has no record of epoch ", envelope->record.parent()));
+    }));
+    if (epochs.empty() || *epochs.rbegin() < head) {
+      return forgotten(absl::StrCat("job ", job, " has no record of its last epoch, ", head));
+    }
+  }
+  return absl::OkStatus();
 }
 
 void ForEachPack(const KvDb& db, absl::Span<const uint32_t> packs,

@@ -33,6 +33,11 @@ absl::Status WalkEpochs(const KvDb& db, absl::FunctionRef<bool(absl::string_view
                         absl::FunctionRef<void(const WalkedEpoch&)> whole,
                         absl::FunctionRef<void(const std::string& job, uint64_t epoch, const absl::Status&)> broken);
 
+// kDataLoss: a job's records end before its head or a delta's parent has none, and there are table files that the
+// database does not know: the end of RocksDB's MANIFEST is lost, and records with it. (Without such files the last
+// epochs were collected, or a single record is damaged.)
+absl::Status CheckHeads(const KvDb& db);
+
 // Every pack of `packs`, ascending, with the index entries that point into it, by offset. As many passes over
 // the index as its share of memory needs. Entries that cannot be read are left out.
 void ForEachPack(const KvDb& db, absl::Span<const uint32_t> packs,

@@ -3,6 +3,7 @@
 
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/table.h>
@@ -11,8 +12,10 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -239,6 +242,21 @@ class RocksKvDb : public KvDb {
     uint64_t rows = 0;
     if (open_.db) open_.db->GetIntProperty(Handle(table), "rocksdb.estimate-num-keys", &rows);
     return rows;
+  }
+
+  std::vector<std::string> UnknownFiles() const override {
+    absl::ReaderMutexLock lock(&mutex_);
+    std::set<std::string> known;
+    std::vector<rocksdb::LiveFileMetaData> live;
+    if (open_.db) open_.db->GetLiveFilesMetaData(&live);
+    for (const rocksdb::LiveFileMetaData& file : live) known.insert(file.relative_filename);
+    std::vector<std::string> unknown;
+    std::vector<std::string> names;
+    (void)rocksdb::Env::Default()->GetChildren(path_, &names);
+    for (const std::string& name : names) {
+      if (absl::EndsWith(name, ".sst") && known.count(name) == 0) unknown.push_back(name);
+    }
+    return unknown;
   }
 
   absl::Status VerifyFiles() const override {

@@ -84,7 +84,14 @@ bool PassDamage(rocksdb::Iterator* it, absl::string_view last) {
     for (Number middle = Middle(bad, good); middle != bad; middle = Middle(bad, good)) {
       (readable(middle) ? good : bad) = middle;
     }
-    return readable(good) && it->Valid();
+    // Keys that end in zeros are smaller than the number that they stand for: from the shortest on.
+    std::string key = ToKey(good);
+    const size_t used = key.find_last_not_of('\0') + 1;
+    for (size_t length = used; length <= key.size(); ++length) {
+      it->Seek(key.substr(0, length));
+      if (it->status().ok()) return it->Valid();
+    }
+    return false;
   }
   return false;
 }
@@ -102,12 +109,14 @@ absl::Status CopyFiles(const std::string& path, const std::string& copy) {
   std::error_code error;
   fs::create_directory(copy, error);
   if (error) return ErrnoStatus(error.value(), absl::StrCat("mkdir(", copy, ")"));
+  bool any = false;
   for (const fs::directory_entry& file : fs::directory_iterator(path, error)) {
-    if (file.is_regular_file(error) && !file.is_symlink(error)) {
-      INCR_RETURN_IF_ERROR(Copy(file.path(), fs::path(copy) / file.path().filename()));
-    }
+    if (!file.is_regular_file(error) || file.is_symlink(error)) continue;
+    any |= file.path().extension() == ".sst" || file.path().extension() == ".log";
+    INCR_RETURN_IF_ERROR(Copy(file.path(), fs::path(copy) / file.path().filename()));
   }
-  return absl::OkStatus();
+  if (any) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(path, " has no files of a database"));
 }
 
 // What RocksDB's repair gave up, as far as its readable rows are not in `db` already.

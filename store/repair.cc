@@ -15,6 +15,7 @@
 #include "base/fault_point.h"
 #include "base/status.h"
 #include "store/commit_count.h"
+#include "store/epoch_walk.h"
 #include "store/kv_db.h"
 #include "store/kv_salvage.h"
 #include "store/repair_epochs.h"
@@ -107,6 +108,7 @@ class Repair {
     const absl::StatusOr<std::optional<uint64_t>> acknowledged = ReadCommitFile(paths_.commits);
     INCR_ASSIGN_OR_RETURN(const uint64_t counted, CommitCount(*db));
     if (acknowledged.ok()) INCR_RETURN_IF_ERROR(CheckCommitCount(paths_, counted, acknowledged->value_or(0)));
+    INCR_RETURN_IF_ERROR(CheckHeads(*db));
     // All but the index, which is made anew.
     for (const KvTable table :
          {KvTable::kPacks, KvTable::kManifests, KvTable::kImages, KvTable::kEpochs, KvTable::kJobs}) {

@@ -56,6 +56,7 @@ class Verifier {
     if (options_.job.empty()) {
       if (acknowledged.ok()) CheckCounts(acknowledged->value_or(0));
       if (const absl::Status files = db_->VerifyFiles(); !files.ok()) AddDatabase(files);
+      if (const absl::Status heads = CheckHeads(*db_); !heads.ok()) AddDatabase(heads);
       CheckPacks();
     } else {
       INCR_RETURN_IF_ERROR(CheckScope());
