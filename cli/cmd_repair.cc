@@ -1,5 +1,6 @@
-#include <memory>
+#include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "cli/commands.h"
@@ -38,7 +39,13 @@ absl::StatusOr<int> RunRepair(const CommandContext& context, const RepairArgs& a
   {
     ProgressLine line("repair");
     options.progress = [&](const std::string& step, uint64_t bytes) { line.Show(bytes, 0, step); };
-    INCR_ASSIGN_OR_RETURN(result, RepairStore(store, options));
+    absl::StatusOr<RepairResult> repaired = RepairStore(store, options);
+    if (absl::IsFailedPrecondition(repaired.status()) &&
+        absl::StrContains(repaired.status().message(), "is locked by")) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          repaired.status().message(), ": stop its jobs first (incr-ckpt stop --all); verify works meanwhile"));
+    }
+    INCR_ASSIGN_OR_RETURN(result, std::move(repaired));
   }
   pb::RepairReply reply;
   reply.set_damaged(result.damaged);
