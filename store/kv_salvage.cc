@@ -67,33 +67,33 @@ Number Middle(const Number& a, const Number& b) {
   return sum;
 }
 
-// Moves `it`, which met a damaged block behind `last`, to the first key that can be read after it. Steps of
-// doubling length find one, bisection the first. False: there is none.
-bool PassDamage(rocksdb::Iterator* it, absl::string_view last) {
-  const auto readable = [&](const Number& key) {
-    it->Seek(ToKey(key));
-    return it->status().ok();
-  };
-  Number bad = FromKey(last);
-  for (size_t bit = 0; bit < 8 * kNumberBytes; ++bit) {
-    Number good = Plus(FromKey(last), bit);
-    if (!readable(good)) {
-      bad = good;
-      continue;
-    }
-    for (Number middle = Middle(bad, good); middle != bad; middle = Middle(bad, good)) {
-      (readable(middle) ? good : bad) = middle;
-    }
-    // Keys that end in zeros are smaller than the number that they stand for: from the shortest on.
-    std::string key = ToKey(good);
-    const size_t used = key.find_last_not_of('\0') + 1;
-    for (size_t length = used; length <= key.size(); ++length) {
-      it->Seek(key.substr(0, length));
-      if (it->status().ok()) return it->Valid();
-    }
-    return false;
+// An iterator at the first key >= `key`; null if a damaged block is in the way. A new one each time: on one that
+// has met a damaged block a second Seek() into that block reports no error.
+std::unique_ptr<rocksdb::Iterator> SeekTo(rocksdb::SstFileReader& reader, const std::string& key) {
+  std::unique_ptr<rocksdb::Iterator> it(reader.NewIterator(rocksdb::ReadOptions()));
+  it->Seek(key);
+  return it->status().ok() ? std::move(it) : nullptr;
+}
+
+// The first key that can be read behind the damaged block that follows `last`. Steps of doubling length find
+// one, bisection the first. Null: there is none.
+std::unique_ptr<rocksdb::Iterator> PassDamage(rocksdb::SstFileReader& reader, absl::string_view last) {
+  Number bad = FromKey(last), good;
+  for (size_t bit = 0; good.empty(); ++bit) {
+    if (bit == 8 * kNumberBytes) return nullptr;
+    const Number next = Plus(FromKey(last), bit);
+    (SeekTo(reader, ToKey(next)) != nullptr ? good : bad) = next;
   }
-  return false;
+  for (Number middle = Middle(bad, good); middle != bad; middle = Middle(bad, good)) {
+    (SeekTo(reader, ToKey(middle)) != nullptr ? good : bad) = middle;
+  }
+  // Keys that end in zeros are smaller than the number that they stand for: from the shortest on.
+  const std::string key = ToKey(good);
+  std::unique_ptr<rocksdb::Iterator> it;
+  for (size_t length = key.find_last_not_of('\0') + 1; it == nullptr && length <= key.size(); ++length) {
+    it = SeekTo(reader, key.substr(0, length));
+  }
+  return it != nullptr && it->Valid() ? std::move(it) : nullptr;
 }
 
 absl::Status Copy(const fs::path& from, const fs::path& to) {
@@ -165,7 +165,9 @@ absl::Status ReadTableFile(
       last.assign(it->key().data(), it->key().size());
       INCR_RETURN_IF_ERROR(row(*table, last, {it->value().data(), it->value().size()}));
     }
-    if (it->status().ok() || ++bad_blocks > kMostBadBlocks || !PassDamage(it.get(), last)) return absl::OkStatus();
+    if (it->status().ok() || ++bad_blocks > kMostBadBlocks) return absl::OkStatus();
+    it = PassDamage(reader, last);
+    if (it == nullptr) return absl::OkStatus();
   }
 }
 
