@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "cli/commands.h"
@@ -72,6 +73,23 @@ absl::StatusOr<pb::ImportReply> ImportThere(const std::string& store, const pb::
   });
 }
 
+// Whoever has the store does it. A daemon that is starting or exiting has the lock and does not answer; nothing of
+// the file has been read then.
+absl::StatusOr<pb::ImportReply> ImportAnywhere(const std::string& store, int fd, const pb::ImportRequest& request) {
+  constexpr int64_t kPatienceUs = 5'000'000;
+  constexpr useconds_t kPauseUs = 100'000;
+  const Stopwatch waited;
+  for (;; ::usleep(kPauseUs)) {
+    absl::StatusOr<pb::ImportReply> here = ImportHere(store, fd, request);
+    if (!absl::IsFailedPrecondition(here.status()) || !absl::StrContains(here.status().message(), "is locked by")) {
+      return here;
+    }
+    absl::StatusOr<pb::ImportReply> there = ImportThere(store, request);
+    if (!absl::IsUnavailable(there.status())) return there;
+    if (waited.elapsed_us() > kPatienceUs) return here;
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<int> RunImport(const CommandContext& context, const ImportArgs& args) {
@@ -82,15 +100,8 @@ absl::StatusOr<int> RunImport(const CommandContext& context, const ImportArgs& a
   request.set_holder_fd(input.get());
   request.set_job(args.job);
   request.set_name(args.file == "-" ? "stdin" : CleanText(args.file));
-  absl::StatusOr<pb::ImportReply> reply = ImportHere(store, input.get(), request);
-  // Nothing was read yet.
-  if (absl::IsFailedPrecondition(reply.status()) && absl::StrContains(reply.status().message(), "is locked by")) {
-    const absl::Status locked = reply.status();
-    reply = ImportThere(store, request);
-    if (absl::IsUnavailable(reply.status())) return locked;  // No daemon of ours, or one that is exiting.
-  }
-  INCR_RETURN_IF_ERROR(reply.status());
-  INCR_RETURN_IF_ERROR(Print(context, *reply, FormatImport(*reply)));
+  INCR_ASSIGN_OR_RETURN(const pb::ImportReply reply, ImportAnywhere(store, input.get(), request));
+  INCR_RETURN_IF_ERROR(Print(context, reply, FormatImport(reply)));
   return kExitOk;
 }
 

@@ -63,7 +63,7 @@ absl::StatusOr<std::optional<Slot>> ReadSlots(const std::string& path) {
     if (count.has_value() && (!best.has_value() || *count > best->count)) best = {number, *count};
   }
   if (best.has_value()) return best;
-  return absl::DataLossError(absl::StrCat(path, " is damaged; RebuildIndex makes it anew"));
+  return absl::DataLossError(absl::StrCat(path, " is damaged; `incr-ckpt repair` makes it anew"));
 }
 
 }  // namespace
@@ -139,7 +139,7 @@ absl::Status CheckCommitCount(const StorePaths& paths, uint64_t counted, uint64_
   return absl::DataLossError(absl::StrCat(
       "store ", paths.root, ": ", acknowledged, " commits were acknowledged, its database knows ",
       counted, ": put a whole copy of ", paths.db,
-      " back, or let RebuildIndex go on with what is left"));
+      " back, or let `incr-ckpt repair` go on with what is left"));
 }
 
 absl::StatusOr<std::unique_ptr<KvDb>> OpenCheckedDatabase(const StorePaths& paths) {
@@ -150,7 +150,7 @@ absl::StatusOr<std::unique_ptr<KvDb>> OpenCheckedDatabase(const StorePaths& path
   };
   const auto damaged = [&](const absl::Status& status) {
     return Annotate(status, absl::StrCat("store ", paths.root,
-                                         ": its database is damaged; RebuildIndex salvages it"));
+                                         ": its database is damaged; `incr-ckpt repair` salvages it"));
   };
   absl::StatusOr<std::unique_ptr<KvDb>> db = KvDb::Open(paths.db, KvDb::Mode::kReadWrite);
   if (absl::IsDataLoss(db.status())) {
