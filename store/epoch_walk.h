@@ -34,8 +34,8 @@ absl::Status WalkEpochs(const KvDb& db, absl::FunctionRef<bool(absl::string_view
                         absl::FunctionRef<void(const std::string& job, uint64_t epoch, const absl::Status&)> broken);
 
 // kDataLoss: a job's records end before its head or a delta's parent has none, and there are table files that the
-// database does not know: the end of RocksDB's MANIFEST is lost, and records with it. (Without such files the last
-// epochs were collected, or a single record is damaged.)
+// database does not know: the end of RocksDB's MANIFEST is lost, and records with it. What gc has removed is no such gap:
+// a job's newest epoch stays, and so does the parent of every delta.
 absl::Status CheckHeads(const KvDb& db);
 
 // Every pack of `packs`, ascending, with the index entries that point into it, by offset. As many passes over

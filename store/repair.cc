@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -18,6 +19,7 @@
 #include "store/epoch_walk.h"
 #include "store/kv_db.h"
 #include "store/kv_salvage.h"
+#include "store/reader_lease.h"
 #include "store/repair_epochs.h"
 #include "store/repair_packs.h"
 #include "store/repair_swap.h"
@@ -49,9 +51,14 @@ class Repair {
     INCR_ASSIGN_OR_RETURN(const VerifyReport report, VerifyStore(paths_.root, verify));
     if (report.ok()) return std::move(result_);
     result_.damaged = true;
-    const bool only_commits =
-        report.damaged_epochs.empty() &&
-        std::all_of(report.damage.begin(), report.damage.end(), [](const Damage& d) { return d.object == "commits"; });
+    std::set<std::string> objects;
+    for (const Damage& damage : report.damage) objects.insert(damage.object);
+    if (objects.erase("generation") != 0) INCR_RETURN_IF_ERROR(RenewGeneration());
+    if (objects.empty() && report.damaged_epochs.empty()) {
+      result_.database = "whole";
+      return std::move(result_);
+    }
+    const bool only_commits = objects == std::set<std::string>{"commits"} && report.damaged_epochs.empty();
     const absl::Status done = only_commits ? RenewCommits() : Rebuild();
     if (!done.ok() || options_.dry_run) RemoveTemporary();
     INCR_RETURN_IF_ERROR(done);
@@ -90,6 +97,22 @@ class Repair {
   void RemoveTemporary() {
     std::error_code ignored;
     fs::remove_all(repair_.tmp, ignored);
+  }
+
+  // Counted from 0 again: a reader from before would be taken for a later one.
+  absl::Status RenewGeneration() {
+    Say(absl::StrCat("the count of gc's deletions (", paths_.generation, ") is damaged: ",
+                     options_.dry_run ? "it would begin" : "it begins", " anew"));
+    if (options_.dry_run) return absl::OkStatus();
+    INCR_ASSIGN_OR_RETURN(const ReaderBarrier readers, ReaderBarrier::Open(paths_));
+    INCR_ASSIGN_OR_RETURN(const bool read, readers.HasReadersUpTo(kLastGeneration));
+    if (read) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("store ", paths_.root, " is being read, and ", paths_.generation,
+                       " is damaged: repair again when nobody reads it"));
+    }
+    if (::unlink(paths_.generation.c_str()) == 0) return absl::OkStatus();
+    return ErrnoStatus(absl::StrCat("unlink(", paths_.generation, ")"));
   }
 
   absl::Status RenewCommits() {

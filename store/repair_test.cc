@@ -17,7 +17,10 @@
 
 #include "base/fault_point.h"
 #include "base/file.h"
+#include "store/catalog.h"
+#include "store/kv_db.h"
 #include "store/kv_salvage.h"
+#include "store/page_index.h"
 #include "store/repair.h"
 #include "store/store.h"
 #include "store/test_pages.h"
@@ -269,6 +272,191 @@ TEST_F(RepairTest, ALostPackCostsTheEpochsThatNeedItAndNoOther) {
   }
   ExpectRepaired(whole);
   EXPECT_EQ(Whole(), whole);
+}
+
+class RepairAfterGcTest : public RepairTest {
+ protected:
+  // Every second epoch goes, all packs are written anew with zstd.
+  absl::Status Collect() {
+    INCR_ASSIGN_OR_RETURN(auto store, Store::Open(path_, {}));
+    GcOptions gc;
+    gc.policy.keep = {2, 4, 6};
+    gc.recompress_zstd = true;
+    INCR_ASSIGN_OR_RETURN(const GcResult result, store->CollectGarbage(gc));
+    EXPECT_GT(result.packs_rewritten, 0u);
+    return absl::OkStatus();
+  }
+
+  // Forgets the models of epochs that are not listed.
+  void KeepListedModels() {
+    auto reader = StoreReader::Open(path_);
+    ASSERT_TRUE(reader.ok()) << reader.status();
+    for (auto it = models_.begin(); it != models_.end();) {
+      it = (*reader)->GetEpoch(it->first.first, it->first.second).ok() ? std::next(it) : models_.erase(it);
+    }
+  }
+
+  // How many bodies there are of each encoding, and the place of one that is zstd.
+  std::map<PageEncoding, int> Encodings(PageLocation* zstd) {
+    std::map<PageEncoding, int> counts;
+    auto db = KvDb::Open(path_ + "/db", KvDb::Mode::kReadOnly);
+    EXPECT_TRUE(db.ok()) << db.status();
+    EXPECT_TRUE(ForEachPage(**db, [&](const IndexEntry& entry) {
+                  ++counts[entry.location.encoding];
+                  if (entry.location.encoding == PageEncoding::kZstd) *zstd = entry.location;
+                  return absl::OkStatus();
+                }).ok());
+    return counts;
+  }
+
+  int MovedManifests() {
+    int moved = 0;
+    auto db = KvDb::Open(path_ + "/db", KvDb::Mode::kReadOnly);
+    EXPECT_TRUE(db.ok()) << db.status();
+    EXPECT_TRUE((*db)->Scan(KvTable::kEpochs, "", [&](absl::string_view, absl::string_view value) {
+                  moved += DecodeEnvelope(value)->first_chunk != 0;
+                  return absl::OkStatus();
+                }).ok());
+    return moved;
+  }
+
+  std::string PackPath(uint32_t pack) const { return path_ + "/packs/" + PackName(pack); }
+};
+
+TEST_F(RepairAfterGcTest, WhatGcHasMovedAndRecompressedIsWholeAndLeftByteForByte) {
+  const absl::Status collected = Collect();
+  ASSERT_TRUE(collected.ok()) << collected;
+  KeepListedModels();
+  PageLocation zstd;
+  ASSERT_GT(Encodings(&zstd)[PageEncoding::kZstd], 0);
+  ASSERT_GT(MovedManifests(), 0);
+  // A table file that the database does not know, as a killed compaction leaves it: no sign that the
+  // records which gc has removed were lost.
+  for (const auto& file : fs::directory_iterator(path_ + "/db")) {
+    if (file.path().extension() != ".sst") continue;
+    fs::copy_file(file.path(), path_ + "/db/900001.sst");
+    break;
+  }
+  const auto before = Contents(path_);
+  auto report = Verify();
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_TRUE(report->ok()) << Text(*report);
+  EXPECT_EQ(report->epochs, models_.size());
+  EXPECT_EQ(Whole().size(), models_.size());
+  auto result = RepairStore(path_, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_FALSE(result->damaged) << Text(*result);
+  EXPECT_EQ(Contents(path_), before);
+}
+
+TEST_F(RepairAfterGcTest, ADamagedZstdBodyIsNamedAndTheRestOfItsPackSaved) {
+  ASSERT_TRUE(Collect().ok());
+  KeepListedModels();
+  PageLocation zstd;
+  ASSERT_GT(Encodings(&zstd)[PageEncoding::kZstd], 0);
+  std::string bytes = ReadWholeFile(PackPath(zstd.pack)).value();
+  bytes[zstd.offset + zstd.length / 2] ^= 0x20;
+  Write(PackPath(zstd.pack), bytes);
+  auto report = Verify();
+  ASSERT_TRUE(report.ok()) << report.status();
+  ASSERT_EQ(report->damage_count, 1u) << Text(*report);
+  EXPECT_EQ(report->damage[0].object, "packs/" + PackName(zstd.pack));
+  EXPECT_EQ(report->damage[0].offset, zstd.offset);
+  const std::set<Name> whole = Whole();
+  ExpectRepaired(whole);
+  EXPECT_EQ(Whole(), whole);
+  EXPECT_GT(Encodings(&zstd)[PageEncoding::kZstd], 0) << "copied as they are";
+  EXPECT_EQ(MovedManifests(), 0);
+}
+
+TEST_F(RepairAfterGcTest, AGcThatWasCutShortLeavesNoDamage) {
+  for (const char* point :
+       {"gc_after_manifest", "gc_before_unpublish", "gc_after_unpublish", "gc_after_orphans", "gc_after_mark",
+        "gc_in_sweep", "gc_after_sweep", "gc_before_delete", "gc_after_forget", "gc_after_unlink", "gc_after_copy",
+        "gc_after_move"}) {
+    SCOPED_TRACE(point);
+    Reset();
+    ArmFaultPoints(std::string("store.") + point + "=error");
+    EXPECT_FALSE(Collect().ok());
+    ArmFaultPoints("");
+    auto report = Verify();
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_TRUE(report->ok()) << Text(*report);
+    const auto before = Contents(path_);
+    EXPECT_FALSE(RepairStore(path_, {})->damaged);
+    EXPECT_EQ(Contents(path_), before);
+  }
+}
+
+// On a full disk gc deletes packs whose entries and record are still in the database.
+TEST_F(RepairAfterGcTest, APackThatNoEpochNeedsMayBeGone) {
+  fs::remove_all(path_);
+  models_.clear();
+  {
+    StoreOptions options;
+    options.create_if_missing = true;
+    options.pack_bytes = 150'000;
+    auto store = Store::Open(path_, options);
+    ASSERT_TRUE(store.ok()) << store.status();
+    for (uint64_t epoch = 1; epoch <= 3; ++epoch) {  // Nothing in common.
+      auto writer = (*store)->BeginEpoch("job", epoch - 1);
+      ASSERT_TRUE(writer.ok()) << writer.status();
+      ModelTable model;
+      for (uint64_t page = 0; page < 200; ++page) {
+        model[{1, page}] = 1000 * epoch + page;
+        ASSERT_TRUE((*writer)->AddPages(1, {page, 1}, MakePage(1000 * epoch + page).data()).ok());
+      }
+      ASSERT_TRUE((*writer)->Commit({}, ImageOf({"job", epoch})).ok());
+      models_[{"job", epoch}] = model;
+    }
+    ArmFaultPoints("store.gc_after_unpublish=error");
+    GcOptions gc;
+    gc.policy.keep_last = 1;
+    EXPECT_FALSE((*store)->CollectGarbage(gc).ok());
+    ArmFaultPoints("");
+  }
+  KeepListedModels();
+  ASSERT_EQ(models_.size(), 1u);
+
+  int needed = 0, needless = 0;
+  std::vector<std::string> packs;
+  for (const auto& file : fs::directory_iterator(path_ + "/packs")) packs.push_back(file.path());
+  for (const std::string& pack : packs) {
+    SCOPED_TRACE(pack);
+    fs::rename(pack, path_ + "/away");
+    const bool whole = Whole().size() == models_.size();
+    auto report = Verify();
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_EQ(report->ok(), whole) << Text(*report);
+    if (!whole) {
+      ASSERT_EQ(report->damage_count, 1u) << Text(*report);
+      EXPECT_EQ(report->damage[0].object, "packs/" + fs::path(pack).filename().string());
+      EXPECT_THAT(report->damage[0].what, HasSubstr("no such file"));
+    }
+    ++(whole ? needless : needed);
+    fs::rename(path_ + "/away", pack);
+  }
+  EXPECT_GT(needed, 0);
+  EXPECT_GT(needless, 0);
+}
+
+TEST_F(RepairAfterGcTest, ADamagedGenerationBeginsAnewWhenNobodyReads) {
+  ASSERT_TRUE(Collect().ok());
+  KeepListedModels();
+  auto reader = StoreReader::Open(path_);
+  ASSERT_TRUE(reader.ok());
+  Write(path_ + "/generation", "short");
+  auto report = Verify();
+  ASSERT_TRUE(report.ok()) << report.status();
+  ASSERT_EQ(report->damage_count, 1u) << Text(*report);
+  EXPECT_EQ(report->damage[0].object, "generation");
+  EXPECT_TRUE(absl::IsFailedPrecondition(RepairStore(path_, {}).status()));
+  reader->reset();
+  auto result = RepairStore(path_, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_TRUE(result->damaged && result->set_aside.empty());
+  EXPECT_TRUE(Verify()->ok());
+  EXPECT_EQ(Whole().size(), models_.size());
 }
 
 TEST_F(RepairTest, OneEpochIsVerifiedAlone) {

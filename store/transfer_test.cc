@@ -143,6 +143,28 @@ TEST_F(TransferTest, ASecondImportTakesTheNextNumbersAndStoresNoPage) {
   EXPECT_EQ(Difference(**store, "job", 5, model), "");
 }
 
+TEST_F(TransferTest, WhatGcHasMovedAndRecompressedIsEqualByteForByte) {
+  {
+    auto store = Store::Open(from_, {});
+    ASSERT_TRUE(store.ok()) << store.status();
+    GcOptions gc;
+    gc.policy.keep = {2, 5};
+    gc.recompress_zstd = true;
+    auto collected = (*store)->CollectGarbage(gc);
+    ASSERT_TRUE(collected.ok()) << collected.status();
+    EXPECT_GT(collected->packs_rewritten, 0u);
+    EXPECT_GT(collected->epochs_rewritten, 0u);
+  }
+  auto exported = Export({2, 5});
+  ASSERT_TRUE(exported.ok()) << exported.status();
+  auto imported = Import("", file_);
+  ASSERT_TRUE(imported.ok()) << imported.status();
+  EXPECT_EQ(imported->epochs[1].parent, 1u);
+  ExpectEqual("job", 1, 2);
+  ExpectEqual("job", 2, 5);
+  EXPECT_TRUE(VerifyStore(to_, {})->ok());
+}
+
 TEST_F(TransferTest, APipeIsAsGoodAsAFile) {
   int ends[2];
   ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <memory>
 #include <optional>
@@ -19,6 +20,7 @@
 #include "store/pack_reader.h"
 #include "store/pack_set.h"
 #include "store/page_index.h"
+#include "store/reader_lease.h"
 #include "store/store_directory.h"
 #include "store/worker_pool.h"
 
@@ -42,6 +44,7 @@ class Verifier {
         checker_(paths.packs, identity_.tag, &reader_, &workers_, [this](uint64_t bytes) { Advance(bytes); }) {}
 
   absl::StatusOr<VerifyReport> Run() {
+    INCR_RETURN_IF_ERROR(TakeLease());
     // Before the snapshot: a live writer counts in the database first.
     const absl::StatusOr<std::optional<uint64_t>> acknowledged = CheckCommitFile();
     absl::StatusOr<std::unique_ptr<KvDb>> db = KvDb::Open(paths_.db, KvDb::Mode::kReadOnly);
@@ -63,10 +66,22 @@ class Verifier {
       CheckScopedBodies();
     }
     CheckEpochs();
+    NameGonePacks();
     return std::move(report_);
   }
 
  private:
+  // A live gc must not delete packs under our eyes.
+  absl::Status TakeLease() {
+    absl::StatusOr<ReaderLease> lease = ReaderLease::Take(paths_);
+    if (absl::IsDataLoss(lease.status())) {
+      Add({"generation", 0, 0, std::string(lease.status().message())});
+      return absl::OkStatus();
+    }
+    INCR_RETURN_IF_ERROR(lease.status());
+    lease_ = *std::move(lease);
+    return absl::OkStatus();
+  }
   void Advance(uint64_t bytes) {
     progress_.bytes += bytes;
     if (options_.progress) options_.progress(progress_);
@@ -134,10 +149,39 @@ class Verifier {
       progress_.total_bytes += length;
     }
     ForEachPack(*db_, packs, [&](uint32_t pack, absl::Span<const IndexEntry> entries) {
+      if (IsGone(pack)) {
+        gone_.emplace(pack, lengths->at(pack));
+        for (const IndexEntry& entry : entries) Lose(entry);
+        Advance(lengths->at(pack));
+        return;
+      }
       PackCheck check = checker_.Check(pack, lengths->at(pack), entries);
       for (const IndexEntry& entry : check.lost) Lose(entry);
       Take(std::move(check));
     });
+  }
+
+  bool IsGone(uint32_t pack) const {
+    struct stat info;
+    return ::lstat(absl::StrCat(paths_.packs, "/", PackName(pack)).c_str(), &info) != 0 && errno == ENOENT;
+  }
+
+  // A gc that was cut short leaves entries and records of packs that it has deleted. Only if an epoch needs
+  // a page of such a pack is that damage.
+  void NameGonePacks() {
+    if (gone_.empty()) return;
+    std::vector<PageId> ids(needed_.begin(), needed_.end());
+    std::sort(ids.begin(), ids.end());
+    std::map<uint32_t, uint64_t> pages;
+    const absl::Status found = FindPages(*db_, ids, [&](size_t, const PageLocation& location) {
+      if (gone_.count(location.pack) != 0) ++pages[location.pack];
+      return absl::OkStatus();
+    });
+    if (!found.ok()) AddDatabase(found);
+    for (const auto& [pack, count] : pages) {
+      Add({absl::StrCat("packs/", PackName(pack)), 0, gone_.at(pack),
+           absl::StrCat("no such file; epochs need ", count, " pages of it")});
+    }
   }
 
   // Every entry is one, and lies within what is committed.
@@ -152,6 +196,11 @@ class Verifier {
       if (location.ok()) {
         const auto length = lengths.find(location->pack);
         if (length != lengths.end() && location->end() <= length->second) return absl::OkStatus();
+        if (length == lengths.end() && IsGone(location->pack)) {
+          gone_.emplace(location->pack, 0);
+          lost_->Add(id);
+          return absl::OkStatus();
+        }
       }
       Add({"db", 0, 0, absl::StrCat("the index entry of page ", PageIdText(id), " points to no committed body")});
       lost_->Add(id);
@@ -264,6 +313,7 @@ class Verifier {
       if (!lost_->Has(entry.id)) continue;
       DamagedEpoch& row = Row(walked.job, walked.epoch);
       ++row.lost_pages;
+      if (!gone_.empty()) needed_.insert(entry.id);
       if (!row.lost.empty() && row.lost.back().space == entry.space &&
           row.lost.back().pages.end() == entry.page) {
         ++row.lost.back().pages.count;
@@ -276,6 +326,7 @@ class Verifier {
   const StorePaths paths_;
   const StoreIdentity identity_;
   const VerifyOptions& options_;
+  std::optional<ReaderLease> lease_;
   const PageHasher hasher_;
   const PackReader reader_;
   WorkerPool workers_;
@@ -285,6 +336,8 @@ class Verifier {
   VerifyProgress progress_;
   VerifyReport report_;
   std::unique_ptr<LostPages> lost_;
+  std::map<uint32_t, uint64_t> gone_;    // packs without a file; their committed length, 0: no record either
+  absl::flat_hash_set<PageId> needed_;  // lost pages that epochs have, once a pack is gone
   std::string last_job_;
 };
 

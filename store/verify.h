@@ -29,7 +29,7 @@ struct VerifyOptions {
 };
 
 struct Damage {
-  std::string object;  // "packs/00000001.pack", "db", "commits"; relative to the store
+  std::string object;  // "packs/00000001.pack", "db", "commits", "generation"; relative to the store
   uint64_t offset = 0, bytes = 0;  // of a pack
   std::string what;
 };
