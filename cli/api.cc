@@ -134,6 +134,11 @@ absl::StatusOr<std::string> Api::Post(const HttpRequest& request) const {
     if (reply.ok()) reply->set_daemon_pid(::getpid());
     return Body(reply);
   }
+  if (request.path == "/v1/import" && importer_) {
+    pb::ImportRequest import;
+    INCR_RETURN_IF_ERROR(FromJson(request.body, &import));
+    return Body(importer_(import, request.peer.pid));
+  }
   return NoSuchPage(request);
 }
 

@@ -44,6 +44,7 @@ class Parser {
     AddTrackingCommands();
     AddReadingCommands();
     AddGcCommand();
+    AddStoreCommands();
     CLI::App* help = Add("help", kHelpHelp);
     help->add_option("command", help_verb_, "The command to explain")->type_name("");
   }
@@ -201,6 +202,30 @@ class Parser {
     Add("doctor", kDoctorHelp);
   }
 
+  void AddStoreCommands() {
+    CLI::App* verify = Add("verify", kVerifyHelp);
+    verify->add_option("--epoch", verify_.epoch, "Only this epoch and its pages")->type_name("N|latest");
+    verify->add_option("--job", verify_.job, "Only this job's epochs and their pages")->type_name("NAME");
+    CLI::App* repair = Add("repair", kRepairHelp);
+    repair->add_flag("--dry-run", repair_.dry_run, "Say what would be done, and do nothing");
+    CLI::App* exporter = Add("export", kExportHelp);
+    exporter->add_option("--epoch", export_.epochs, "Its number, or latest; may be given several times")
+        ->type_name("N|latest")
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->required();
+    exporter->add_option("--job", export_.job, "Needed if the store has several")->type_name("NAME");
+    exporter->add_option("-o,--output", export_.file, "The file to write, or - for stdout")
+        ->type_name("FILE")
+        ->required();
+    CLI::App* importer = Add("import", kImportHelp);
+    importer->add_option("file", import_.file, "What export wrote, or - for stdin")
+        ->type_name("")
+        ->required();
+    importer->add_option("--job", import_.job, "The job's name here (default: as in the file)")
+        ->type_name("NAME");
+  }
+
   std::string Verb() const {
     for (const CLI::App* command : app_.get_subcommands()) return command->get_name();
     return "";
@@ -247,7 +272,8 @@ class Parser {
       (verb == "run" ? run_.tracking : start_.tracking).daemon.memory_limit = *size;
     }
     for (const std::string* job : {&start_.tracking.job, &run_.tracking.job, &list_.job,
-                                   &show_.job, &diff_.job, &restore_.job, &gc_.job}) {
+                                   &show_.job, &diff_.job, &restore_.job, &gc_.job, &verify_.job,
+                                   &export_.job, &import_.job}) {
       if (job->empty()) continue;
       if (const absl::Status valid = CheckJobName(*job); !valid.ok()) {
         return UsageError(std::string(valid.message()), verb);
@@ -267,6 +293,10 @@ class Parser {
     }
     if (verb == "gc") return GcResult();
     if (verb == "doctor") return DoctorArgs{};
+    if (verb == "verify") return verify_;
+    if (verb == "repair") return repair_;
+    if (verb == "export") return export_;
+    if (verb == "import") return import_;
     if (version_) return VersionArgs{};
     if (verb == "help") return HelpResult();
     return UsageError("no command given", "");
@@ -325,6 +355,10 @@ class Parser {
   DiffArgs diff_;
   RestoreArgs restore_;
   GcArgs gc_;
+  VerifyArgs verify_;
+  RepairArgs repair_;
+  ExportArgs export_;
+  ImportArgs import_;
   CLI::Option* restore_interval_ = nullptr;
 };
 

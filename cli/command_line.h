@@ -74,6 +74,22 @@ struct GcArgs {
   std::string recompress;  // "" or "zstd"
 };
 struct DoctorArgs {};
+struct VerifyArgs {
+  std::string job;
+  std::string epoch;  // number, "latest", or "" for all
+};
+struct RepairArgs {
+  bool dry_run = false;
+};
+struct ExportArgs {
+  std::string job;
+  std::vector<std::string> epochs;
+  std::string file;  // "-": stdout
+};
+struct ImportArgs {
+  std::string file;  // "-": stdin
+  std::string job;
+};
 struct VersionArgs {};
 // Nothing to do but to print: help, or a usage error.
 struct PrintArgs {
@@ -82,7 +98,8 @@ struct PrintArgs {
 };
 
 using CommandArgs = std::variant<StartArgs, RunArgs, CheckpointArgs, StopArgs, StatusArgs, ListArgs,
-                                 ShowArgs, DiffArgs, RestoreArgs, GcArgs, DoctorArgs, VersionArgs, PrintArgs>;
+                                 ShowArgs, DiffArgs, RestoreArgs, GcArgs, DoctorArgs, VerifyArgs, RepairArgs,
+                                 ExportArgs, ImportArgs, VersionArgs, PrintArgs>;
 
 struct CommandLine {
   std::string store;  // --store, may be empty

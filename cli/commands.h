@@ -29,6 +29,10 @@ absl::StatusOr<int> RunDiff(const CommandContext& context, const DiffArgs& args)
 absl::StatusOr<int> RunRestore(const CommandContext& context, const RestoreArgs& args);
 absl::StatusOr<int> RunGc(const CommandContext& context, const GcArgs& args);
 absl::StatusOr<int> RunDoctor(const CommandContext& context, const DoctorArgs& args);
+absl::StatusOr<int> RunVerify(const CommandContext& context, const VerifyArgs& args);
+absl::StatusOr<int> RunRepair(const CommandContext& context, const RepairArgs& args);
+absl::StatusOr<int> RunExport(const CommandContext& context, const ExportArgs& args);
+absl::StatusOr<int> RunImport(const CommandContext& context, const ImportArgs& args);
 
 // What they share (command_support.cc).
 

@@ -22,6 +22,7 @@
 #include "cli/epoch_rows.h"
 #include "cli/gc_keeper.h"
 #include "cli/http_server.h"
+#include "cli/import_reply.h"
 #include "cli/job_table.h"
 #include "cli/json.h"
 #include "cli/unix_socket.h"
@@ -91,6 +92,28 @@ bool IsLocked(const absl::Status& status) {
   return absl::IsFailedPrecondition(status) && absl::StrContains(status.message(), "locked");
 }
 
+// Its numbers would come between the epochs that its session is taking.
+absl::Status CheckNotTracked(JobTable& jobs, const std::string& name) {
+  const pb::StatusReply status = jobs.Status();
+  for (const pb::JobStatus& job : status.jobs()) {
+    if (job.job() != name) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "job ", name, " is being tracked: give another name with --job, or stop it first"));
+  }
+  return absl::OkStatus();
+}
+
+// `caller` is vouched for by the kernel.
+absl::StatusOr<pb::ImportReply> Import(Store* store, SessionFactory* sessions, JobTable& jobs,
+                                       const pb::ImportRequest& request, pid_t caller) {
+  if (static_cast<pid_t>(request.holder_pid()) != caller) {
+    return absl::PermissionDeniedError("only the process that has the file open may have it imported");
+  }
+  INCR_ASSIGN_OR_RETURN(const ScopedFd file, sessions->TakeDescriptor(caller, request.holder_fd()));
+  return ImportInto(store, file.get(), request, nullptr,
+                    [&](const std::string& job) { return CheckNotTracked(jobs, job); });
+}
+
 absl::Status Serve(const DaemonOptions& options, const DaemonDependencies& dependencies,
                    ScopedFd ready) {
   ShutdownSignals signals;
@@ -103,7 +126,10 @@ absl::Status Serve(const DaemonOptions& options, const DaemonDependencies& depen
   std::unique_ptr<SessionFactory> sessions = dependencies.make_sessions(store.get());
   JobTable jobs(sessions.get(), &Log);
   GcKeeper gc(store.get(), [&] { return jobs.ForGc(); }, &Log);
-  const Api api(&jobs, store.get(), options.store, options.settings, &gc);
+  Api api(&jobs, store.get(), options.store, options.settings, &gc);
+  api.set_importer([&](const pb::ImportRequest& request, pid_t caller) {
+    return Import(store.get(), sessions.get(), jobs, request, caller);
+  });
   INCR_ASSIGN_OR_RETURN(
       std::unique_ptr<HttpServer> server,
       HttpServer::Serve(std::move(socket), [&](const HttpRequest& r) { return api.Handle(r); }));

@@ -86,6 +86,11 @@ absl::Status DaemonClient::StopGc() {
   return Call<pb::GcStatusReply>("/v1/gc/stop", &nothing, {kQuickMs, nullptr}).status();
 }
 
+absl::StatusOr<pb::ImportReply> DaemonClient::Import(const pb::ImportRequest& request,
+                                                     std::function<bool()> keep_waiting) {
+  return Call<pb::ImportReply>("/v1/import", &request, {0, std::move(keep_waiting)});
+}
+
 absl::Status DaemonClient::EnsureDaemon() {
   const Stopwatch waited;
   useconds_t pause_us = kFirstPauseUs;

@@ -28,6 +28,7 @@ class DaemonClient {
   absl::StatusOr<pb::EpochReply> Checkpoint(const pb::CheckpointRequest& request,
                                             std::function<bool()> keep_waiting = nullptr);
   absl::StatusOr<pb::StopReply> Stop(const pb::StopRequest& request);
+  absl::StatusOr<pb::ImportReply> Import(const pb::ImportRequest& request, std::function<bool()> keep_waiting);
 
   // kUnavailable also: it is exiting.
   absl::StatusOr<pb::GcReply> Gc(const pb::GcRequest& request, std::function<bool()> keep_waiting);

@@ -146,6 +146,44 @@ inline constexpr CommandHelp kDoctorHelp = {
 Every feature is tried, not looked up by version. Exit status 0 if processes can be
 tracked and restored here.)"};
 
+inline constexpr CommandHelp kVerifyHelp = {
+    "Read everything in the store, check every checksum and hash, name what is damaged",
+    R"(Examples:
+  incr-ckpt verify
+  incr-ckpt verify --epoch latest --job web --json
+
+Works while a daemon writes. Exit status 0 if all is whole, 1 if something is damaged:
+then it says which pack and where, which epochs of which jobs, which addresses. With
+--epoch or --job only those epochs and their pages are read.)"};
+
+inline constexpr CommandHelp kRepairHelp = {
+    "Mend a damaged store: rebuild its index, drop what cannot be saved, say what",
+    R"(Examples:
+  incr-ckpt repair --dry-run
+  incr-ckpt repair
+
+A store without damage is left as it is. The old database and damaged packs are not
+deleted but moved to before-repair-N in the store. Refused while a daemon runs on the
+store. Interrupted at any point it can be run again.)"};
+
+inline constexpr CommandHelp kExportHelp = {
+    "Write epochs to one self-contained file",
+    R"(Examples:
+  incr-ckpt export --epoch latest --job web -o web.incr
+  incr-ckpt export --epoch 3 --epoch 7 -o - | ssh other incr-ckpt import -
+
+Each page is in the file once. The file is as secret as the memory of the process.)"};
+
+inline constexpr CommandHelp kImportHelp = {
+    "Take the epochs of an exported file into this store",
+    R"(Examples:
+  incr-ckpt import web.incr
+  incr-ckpt import --job web-copy - < web.incr
+
+They get the job's next numbers, which are printed. Pages that the store has already
+are not stored again. A file that is cut short or altered is refused whole. Makes the
+store if there is none; works while a daemon runs on it.)"};
+
 inline constexpr CommandHelp kHelpHelp = {"Explain a command", ""};
 
 }  // namespace incr

@@ -97,6 +97,10 @@ struct Dispatch {
   }
   absl::StatusOr<int> operator()(const GcArgs& args) const { return RunGc(context, args); }
   absl::StatusOr<int> operator()(const DoctorArgs& args) const { return RunDoctor(context, args); }
+  absl::StatusOr<int> operator()(const VerifyArgs& args) const { return RunVerify(context, args); }
+  absl::StatusOr<int> operator()(const RepairArgs& args) const { return RunRepair(context, args); }
+  absl::StatusOr<int> operator()(const ExportArgs& args) const { return RunExport(context, args); }
+  absl::StatusOr<int> operator()(const ImportArgs& args) const { return RunImport(context, args); }
   absl::StatusOr<int> operator()(const VersionArgs&) const { return PrintVersion(context); }
   absl::StatusOr<int> operator()(const PrintArgs& args) const { return PrintText(args); }
 };

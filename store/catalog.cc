@@ -179,6 +179,11 @@ absl::StatusOr<std::vector<std::string>> Catalog::ListJobs() const {
     if (IsValidJobName(key)) jobs.emplace_back(key);
     return absl::OkStatus();
   }));
+  jobs.erase(std::remove_if(jobs.begin(), jobs.end(),
+                            [this](const std::string& job) {
+                              return absl::IsNotFound(db_->LastKey(KvTable::kEpochs, JobPrefix(job)).status());
+                            }),
+             jobs.end());
   return jobs;
 }
 
@@ -334,12 +339,31 @@ absl::Status WriteChunks(KvDb& db, KvTable table, absl::string_view job, uint64_
   return absl::OkStatus();
 }
 
-absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope, uint64_t commits) {
-  std::string head;
-  AppendLittle<uint64_t>(&head, envelope.record.epoch());
+absl::Status Catalog::CheckChunks(const EpochEnvelope& envelope) const {
+  const std::string& job = envelope.record.job();
+  const uint64_t epoch = envelope.record.epoch();
+  INCR_RETURN_IF_ERROR(ReadChunks(KvTable::kManifests, job, epoch, envelope.first_chunk,
+                                  envelope.manifest_bytes, envelope.manifest_checksum).status());
+  return ReadChunks(KvTable::kImages, job, epoch, 0, envelope.image_bytes, envelope.image_checksum).status();
+}
+
+absl::Status WriteRecord(KvDb& db, const EpochEnvelope& envelope) {
   KvBatch batch;
   AddEnvelope(&batch, envelope);
-  batch.Add(KvTable::kJobs, envelope.record.job(), std::move(head));
+  return db.Write(batch, /*sync=*/false);
+}
+
+absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope, uint64_t commits) {
+  return WriteHeads(db, {&envelope, 1}, commits);
+}
+
+absl::Status WriteHeads(KvDb& db, absl::Span<const EpochEnvelope> envelopes, uint64_t commits) {
+  KvBatch batch;
+  for (const EpochEnvelope& envelope : envelopes) AddEnvelope(&batch, envelope);
+  const pb::EpochRecord& last = envelopes.back().record;
+  std::string head;
+  AppendLittle<uint64_t>(&head, last.epoch());
+  batch.Add(KvTable::kJobs, last.job(), std::move(head));
   AddCommitCount(&batch, commits);
   return db.Write(batch, /*sync=*/true);
 }

@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "proto/epoch.pb.h"
 #include "store/kv_db.h"
 #include "store/page_delta.h"
@@ -54,6 +55,7 @@ class Catalog {
  public:
   explicit Catalog(const KvDb* db) : db_(db) {}
 
+  // Those with epochs. (One without keeps its head, so that no number is given twice.)
   absl::StatusOr<std::vector<std::string>> ListJobs() const;
   absl::StatusOr<std::vector<pb::EpochRecord>> ListEpochs(absl::string_view job) const;
   absl::StatusOr<EpochEnvelope> GetEpoch(absl::string_view job, uint64_t epoch) const;
@@ -63,9 +65,11 @@ class Catalog {
   absl::StatusOr<uint64_t> Head(absl::string_view job) const;
   absl::StatusOr<std::string> ReadImage(absl::string_view job, uint64_t epoch) const;
   absl::StatusOr<PageTable> LoadPageTable(absl::string_view job, uint64_t epoch) const;
-  // The epoch's own delta, or full table; `envelope` as GetEpoch gave it.
+  // The epoch's own delta, or full table, its manifest's checksum verified; `envelope` as GetEpoch gave it.
   absl::StatusOr<PageDelta> ReadManifest(absl::string_view job, uint64_t epoch,
                                          const EpochEnvelope& envelope) const;
+  // Whether manifest and image are there and match their checksums.
+  absl::Status CheckChunks(const EpochEnvelope& envelope) const;
   // The record with the highest number. kNotFound names the job.
   absl::StatusOr<EpochEnvelope> LatestEpoch(absl::string_view job) const;
 
@@ -95,8 +99,12 @@ class Catalog {
 // The writing side, in this order. Chunks are durable with the next synced write.
 absl::Status WriteChunks(KvDb& db, KvTable table, absl::string_view job, uint64_t epoch,
                          absl::string_view bytes, uint32_t first_chunk = 0);
+// The record alone; not synced.
+absl::Status WriteRecord(KvDb& db, const EpochEnvelope& envelope);
 // `commits`: the store's commits, this one included.
 absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope, uint64_t commits);
+// The same for several epochs of one job, ascending, at once.
+absl::Status WriteHeads(KvDb& db, absl::Span<const EpochEnvelope> envelopes, uint64_t commits);
 
 // gc's side.
 void AddEnvelope(KvBatch* batch, const EpochEnvelope& envelope);

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "store/byte_order.h"
 #include "store/checksum.h"
@@ -62,7 +63,7 @@ absl::StatusOr<std::optional<Slot>> ReadSlots(const std::string& path, FileIo io
     if (count.has_value() && (!best.has_value() || *count > best->count)) best = {number, *count};
   }
   if (best.has_value()) return best;
-  return absl::DataLossError(absl::StrCat(path, " is damaged; RebuildIndex makes it anew"));
+  return absl::DataLossError(absl::StrCat(path, " is damaged; `incr-ckpt repair` makes it anew"));
 }
 
 }  // namespace
@@ -84,6 +85,26 @@ void AddCommitCount(KvBatch* batch, uint64_t count) {
 absl::StatusOr<std::optional<uint64_t>> ReadCommitFile(const std::string& path, FileIo io) {
   INCR_ASSIGN_OR_RETURN(const std::optional<Slot> slot, ReadSlots(path, io));
   return slot.has_value() ? std::optional<uint64_t>(slot->count) : std::nullopt;
+}
+
+absl::Status CheckCommitSlots(const std::string& path) {
+  constexpr int kTries = 5;  // A live writer may be at it.
+  for (int i = 0;; ++i) {
+    absl::StatusOr<std::string> bytes = ReadWholeFile(path, 2 * kCommitSlotBytes);
+    if (absl::IsNotFound(bytes.status())) return absl::OkStatus();
+    INCR_RETURN_IF_ERROR(bytes.status());
+    bool whole = bytes->size() == 2 * kCommitSlotBytes;
+    for (int slot = 0; slot < 2 && whole; ++slot) {
+      const std::string one = bytes->substr(slot * kCommitSlotBytes, kCommitSlotBytes);
+      const std::optional<uint64_t> count = DecodeSlot(one.data());
+      whole = one == (count.has_value() ? EncodeSlot(*count) : std::string(kCommitSlotBytes, '\0'));
+    }
+    if (whole) return absl::OkStatus();
+    if (i == kTries) {
+      return absl::DataLossError(absl::StrCat(path, ": one of its two slots is damaged; the other one counts"));
+    }
+    ::usleep(1000 << i);
+  }
 }
 
 absl::StatusOr<CommitFile> CommitFile::Open(const std::string& path, uint64_t count, FileIo io) {
@@ -118,7 +139,7 @@ absl::Status CheckCommitCount(const StorePaths& paths, uint64_t counted, uint64_
   return absl::DataLossError(absl::StrCat(
       "store ", paths.root, ": ", acknowledged, " commits were acknowledged, its database knows ",
       counted, ": put a whole copy of ", paths.db,
-      " back, or let RebuildIndex go on with what is left"));
+      " back, or let `incr-ckpt repair` go on with what is left"));
 }
 
 absl::StatusOr<std::unique_ptr<KvDb>> OpenCheckedDatabase(const StorePaths& paths,
@@ -130,7 +151,7 @@ absl::StatusOr<std::unique_ptr<KvDb>> OpenCheckedDatabase(const StorePaths& path
   };
   const auto damaged = [&](const absl::Status& status) {
     return Annotate(status, absl::StrCat("store ", paths.root,
-                                         ": its database is damaged; RebuildIndex salvages it"));
+                                         ": its database is damaged; `incr-ckpt repair` salvages it"));
   };
   absl::StatusOr<std::unique_ptr<KvDb>> db = KvDb::Open(paths.db, KvDb::Mode::kReadWrite, options);
   if (absl::IsDataLoss(db.status())) {

@@ -38,6 +38,9 @@ void AddCommitCount(KvBatch* batch, uint64_t count);
 // What the file says; none if there is no file. kDataLoss: neither slot is whole.
 absl::StatusOr<std::optional<uint64_t>> ReadCommitFile(const std::string& path, FileIo io = FileIo());
 
+// kDataLoss if a slot that was written is not whole. The other one counts then, so it is no harm yet.
+absl::Status CheckCommitSlots(const std::string& path);
+
 class CommitFile {
  public:
   // `count`: the database's. Makes the file, saying that, if there is none.

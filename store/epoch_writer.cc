@@ -24,6 +24,8 @@ absl::Status CheckRange(uint32_t space, PageRange range) {
                                                  range.count, " out of bounds"));
 }
 
+}  // namespace
+
 // RocksDB on a full disk cannot even open again to forget a failed write: leave it room for the log
 // and for the table files that the log becomes.
 absl::Status CheckRoom(const std::string& path, uint64_t bytes) {
@@ -36,7 +38,6 @@ absl::Status CheckRoom(const std::string& path, uint64_t bytes) {
                                                    2 * bytes + kReserve, ": free some space"));
 }
 
-// What the reading side would refuse must not become an epoch.
 absl::Status CheckReadable(const EpochEnvelope& envelope) {
   const pb::EpochRecord& record = envelope.record;
   const std::string name = absl::StrCat("epoch ", record.epoch(), " of job ", record.job());
@@ -56,8 +57,6 @@ absl::Status CheckReadable(const EpochEnvelope& envelope) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
 EpochWriterImpl::EpochWriterImpl(StoreImpl* store, std::string job, uint64_t epoch,
                                  HeldTable parent, EpochEnvelope parent_envelope,
                                  std::unique_ptr<PackWriter> packs)
@@ -67,15 +66,7 @@ EpochWriterImpl::EpochWriterImpl(StoreImpl* store, std::string job, uint64_t epo
       parent_(std::move(parent)),
       parent_envelope_(std::move(parent_envelope)),
       packs_(std::move(packs)) {
-  PipelineTools tools;
-  tools.hasher = &store_->view_->hasher;
-  tools.known = store_->known_.get();
-  tools.db = store_->view_->db.get();
-  tools.reader = &store_->view_->packs;
-  tools.blocks = &store_->blocks_;
-  tools.workers = store_->workers_.get();
-  tools.paranoid = store_->options_.paranoid;
-  pipeline_ = std::make_unique<PagePipeline>(tools, &parent_.table, packs_.get());
+  pipeline_ = std::make_unique<PagePipeline>(store_->Tools(), &parent_.table, packs_.get());
 }
 
 EpochWriterImpl::~EpochWriterImpl() {

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "store/store.h"
 #include "store/test_pages.h"
+#include "store/verify.h"
 
 namespace incr {
 namespace {
@@ -132,6 +133,75 @@ TEST_F(GcLiveTest, AnEpochCommittedBetweenMarkAndSweepKeepsItsPages) {
       INCR_ASSIGN_OR_RETURN(const pb::EpochRecord record, writer->Commit({}, "image"));
       EXPECT_GT(record.stats().pages_deduplicated(), 0);
       EXPECT_GT(record.stats().pages_stored(), 0);
+      return absl::OkStatus();
+    };
+    auto collected = store_->CollectGarbage(options);
+    ASSERT_TRUE(collected.ok()) << collected.status();
+    ASSERT_TRUE(written);
+    EXPECT_GT(collected->pages_dropped, 0);
+    EXPECT_EQ(Difference(*store_, other, 1, model), "");
+  }
+}
+
+absl::Status AddAll(EpochImporter& importer, const ModelTable& model) {
+  PageTable table;
+  for (const auto& [place, seed] : model) {
+    INCR_RETURN_IF_ERROR(importer.AddPages(MakePage(seed).data(), 1));
+    table.push_back({place.first, place.second, {0, table.size() + 1}});
+  }
+  pb::EpochRecord record;
+  record.set_epoch(1);
+  return importer.AddEpoch(record, std::move(table), "image").status();
+}
+
+TEST_F(GcLiveTest, PagesThatAnImportReliesOnStay) {
+  for (const size_t known : {size_t{1} << 20, size_t{10}}) {
+    SCOPED_TRACE(known);
+    Open(known);
+    const uint64_t head = store_->ListEpochs("job").ok() ? store_->ListEpochs("job")->back().epoch() : 0;
+    Write(head + 1, head + 6);
+    // All of it is about to go but for what the import has found.
+    const std::string other = "other" + std::to_string(known);
+    auto importer = store_->BeginImport(other);
+    ASSERT_TRUE(importer.ok()) << importer.status();
+    ASSERT_TRUE(AddAll(**importer, ModelOf(head + 2)).ok());
+    auto collected = store_->CollectGarbage(KeepLast(1));
+    ASSERT_TRUE(collected.ok()) << collected.status();
+    EXPECT_GT(collected->pages_dropped, 0);
+    ASSERT_TRUE((*importer)->Commit().ok());
+    EXPECT_EQ((*importer)->pages_stored(), 0) << "not the race that this is about";
+    importer->reset();
+    EXPECT_EQ(Difference(*store_, other, 1, ModelOf(head + 2)), "");
+    ASSERT_TRUE(store_->CollectGarbage(KeepLast(1)).ok());
+    EXPECT_EQ(Difference(*store_, other, 1, ModelOf(head + 2)), "");
+  }
+}
+
+TEST_F(GcLiveTest, AnImportBeforeTheSweepAndCommittedAfterTheMarkKeepsItsPages) {
+  for (const bool begun_before : {true, false}) {
+    SCOPED_TRACE(begun_before);
+    const uint64_t head = store_->ListEpochs("job").ok() ? store_->ListEpochs("job")->back().epoch() : 0;
+    Write(head + 1, head + 4);
+    const std::string other = begun_before ? "before" : "within";
+    ModelTable model = ModelOf(head + 1);
+    for (uint64_t page = 0; page < kPages; page += 2) model[{0, page}] = 1'000'000 * (head + 1) + page;
+    std::unique_ptr<EpochImporter> importer;
+    const auto begin = [&]() -> absl::Status {
+      INCR_ASSIGN_OR_RETURN(importer, store_->BeginImport(other));
+      return AddAll(*importer, model);
+    };
+    if (begun_before) {
+      ASSERT_TRUE(begin().ok());
+    }
+    GcOptions options = KeepLast(1);
+    bool written = false;
+    options.progress = [&](const GcProgress& progress) -> absl::Status {
+      if (progress.step != "marking" || std::exchange(written, true)) return absl::OkStatus();
+      if (!begun_before) INCR_RETURN_IF_ERROR(begin());
+      INCR_RETURN_IF_ERROR(importer->Commit());
+      EXPECT_GT(importer->pages_stored(), 0);
+      EXPECT_LT(importer->pages_stored(), kPages);
+      importer.reset();
       return absl::OkStatus();
     };
     auto collected = store_->CollectGarbage(options);
@@ -314,6 +384,43 @@ TEST_F(GcLiveTest, WritersAndReadersNeverMissAPage) {
       }
     }
   }
+}
+
+// Verify reads packs that gc moves and deletes meanwhile.
+TEST_F(GcLiveTest, VerifyBesideItFindsNothing) {
+  Open(1 << 20);
+  std::atomic<bool> stop{false};
+  std::thread writer([&] {
+    for (uint64_t epoch = 1; !stop; ++epoch) {
+      const absl::Status status = WriteEpoch(*store_, "job", epoch, epoch - 1);
+      EXPECT_TRUE(status.ok()) << status;
+      if (!status.ok()) return;
+    }
+  });
+  std::thread collector([&] {
+    for (int round = 0; !stop; ++round) {
+      GcOptions options = KeepLast(1 + round % 3);
+      options.recompress_zstd = round % 2 == 0;
+      auto collected = store_->CollectGarbage(options);
+      EXPECT_TRUE(collected.ok() || absl::IsNotFound(collected.status())) << collected.status();
+    }
+  });
+  int verified = 0;
+  for (const Stopwatch time; time.elapsed_us() < 4'000'000 && !testing::Test::HasFailure(); ++verified) {
+    auto report = VerifyStore(path_, {});
+    EXPECT_TRUE(report.ok()) << report.status();
+    if (!report.ok()) break;
+    EXPECT_TRUE(report->ok());
+    for (const Damage& damage : report->damage) ADD_FAILURE() << damage.object << ": " << damage.what;
+    for (const DamagedEpoch& epoch : report->damaged_epochs) {
+      ADD_FAILURE() << "epoch " << epoch.epoch << " lost " << epoch.lost_pages << " "
+                    << (epoch.problems.empty() ? "" : epoch.problems[0]);
+    }
+  }
+  stop = true;
+  writer.join();
+  collector.join();
+  EXPECT_GT(verified, 3);
 }
 
 uint64_t BytesUnder(const std::string& directory) {

@@ -1,8 +1,9 @@
-// With rocks_files.cc the only file that includes RocksDB.
+// With rocks_files.cc and kv_salvage.cc the only file that includes RocksDB.
 #include "store/kv_db.h"
 
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/table.h>
@@ -12,8 +13,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -287,6 +290,30 @@ class RocksKvDb : public KvDb {
     return rows;
   }
 
+  std::vector<std::string> UnknownFiles() const override {
+    absl::ReaderMutexLock lock(&mutex_);
+    std::set<std::string> known;
+    std::vector<rocksdb::LiveFileMetaData> live;
+    if (open_.db) open_.db->GetLiveFilesMetaData(&live);
+    for (const rocksdb::LiveFileMetaData& file : live) known.insert(file.relative_filename);
+    std::vector<std::string> unknown;
+    std::vector<std::string> names;
+    (void)rocksdb::Env::Default()->GetChildren(path_, &names);
+    for (const std::string& name : names) {
+      if (absl::EndsWith(name, ".sst") && known.count(name) == 0) unknown.push_back(name);
+    }
+    return unknown;
+  }
+
+  absl::Status VerifyFiles() const override {
+    absl::ReaderMutexLock lock(&mutex_);
+    INCR_RETURN_IF_ERROR(CheckOpen());
+    const rocksdb::Status status = open_.db->VerifyChecksum(rocksdb::ReadOptions());
+    // It opens them by name: a live writer's compaction may have taken one away.
+    if (status.IsPathNotFound() || status.IsNotFound()) return absl::OkStatus();
+    return FromRocks(status, path_);
+  }
+
   absl::Status Write(const KvBatch& batch, bool sync) override {
     INCR_RETURN_IF_ERROR(EnsureHealthy());
     return Damaging([&]() -> absl::Status {
@@ -438,6 +465,8 @@ class RocksKvDb : public KvDb {
 };
 
 }  // namespace
+
+const char* KvTableName(KvTable table) { return kTableNames[static_cast<int>(table)]; }
 
 absl::StatusOr<std::unique_ptr<KvDb>> KvDb::Open(const std::string& path, Mode mode,
                                                  const KvOptions& options) {

@@ -34,6 +34,7 @@ enum class KvTable : int {
   kJobs,       // job -> head
 };
 inline constexpr int kKvTables = 6;
+const char* KvTableName(KvTable table);
 
 // Changes that become visible and durable together, in their order.
 class KvBatch {
@@ -110,6 +111,11 @@ class KvDb {
   // The highest key that starts with `prefix` and goes on for at most 64 bytes. kNotFound: none.
   virtual absl::StatusOr<std::string> LastKey(KvTable table, absl::string_view prefix) const = 0;
   virtual size_t EstimateRows(KvTable table) const = 0;
+  // Table files in its directory that it does not know of: left by a crash, on their way beside a live writer,
+  // or forgotten by a damaged MANIFEST.
+  virtual std::vector<std::string> UnknownFiles() const = 0;
+  // Reads every block of every table file. kDataLoss names the first damaged file and place.
+  virtual absl::Status VerifyFiles() const = 0;
 
   virtual absl::Status Write(const KvBatch& batch, bool sync) = 0;
   // `row(i)` for i in [0, count), keys strictly ascending, into one file that joins the table

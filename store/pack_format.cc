@@ -111,6 +111,12 @@ absl::Status CheckPackHeader(const uint8_t* header, uint32_t pack, uint64_t stor
   return absl::OkStatus();
 }
 
+absl::StatusOr<uint64_t> PackHeaderTag(const uint8_t* header) {
+  const uint64_t tag = GetLittle<uint64_t>(header + kPackTag);
+  INCR_RETURN_IF_ERROR(CheckPackHeader(header, GetLittle<uint32_t>(header + kPackIdAt), tag));
+  return tag;
+}
+
 size_t SegmentBytes(size_t body_bytes, size_t entry_count) {
   const size_t used = kSegmentHeaderBytes + body_bytes + entry_count * kSegmentEntryBytes;
   return (used + kBlockBytes - 1) / kBlockBytes * kBlockBytes;

@@ -61,6 +61,9 @@ uint32_t PackIdOf(absl::string_view name);
 void EncodePackHeader(uint32_t pack, uint64_t store_tag, uint8_t* out);
 absl::Status CheckPackHeader(const uint8_t* header, uint32_t pack, uint64_t store_tag);
 
+// The tag in a header that is whole, of whatever pack and store.
+absl::StatusOr<uint64_t> PackHeaderTag(const uint8_t* header);
+
 struct SegmentEntry {
   PageId id;
   uint32_t offset = 0;  // bytes from the start of the segment

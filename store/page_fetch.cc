@@ -57,7 +57,7 @@ absl::StatusOr<Plan> MakePlan(const KvDb& db, absl::Span<const PageId> ids) {
   for (const Wanted& body : plan.bodies) {
     if (body.location.length == 0) {
       return absl::DataLossError(absl::StrCat("page ", PageIdText(body.id),
-                                              " is not in the index: rebuild it from the packs"));
+                                              " is not in the index: `incr-ckpt repair` makes it anew from the packs"));
     }
   }
   std::sort(plan.bodies.begin(), plan.bodies.end(), [](const Wanted& a, const Wanted& b) {

@@ -16,7 +16,6 @@ namespace incr {
 namespace {
 
 constexpr size_t kGenerationBytes = 8;  // one u64
-constexpr uint64_t kLastGeneration = uint64_t{1} << 62;  // offsets are signed
 
 absl::StatusOr<uint64_t> ReadGeneration(int fd, const std::string& path) {
   char bytes[kGenerationBytes];
@@ -24,7 +23,7 @@ absl::StatusOr<uint64_t> ReadGeneration(int fd, const std::string& path) {
   const uint64_t generation = n < sizeof bytes ? UINT64_MAX : GetLittle<uint64_t>(bytes);
   if (generation < kLastGeneration) return generation;
   return absl::DataLossError(
-      absl::StrCat(path, " is damaged: delete it while nothing uses the store"));
+      absl::StrCat(path, " is damaged; `incr-ckpt repair` makes it anew"));
 }
 
 // A store that no gc has seen has no such file: generation 0.

@@ -26,6 +26,8 @@
 
 namespace incr {
 
+inline constexpr uint64_t kLastGeneration = uint64_t{1} << 62;  // offsets are signed; all are below
+
 // Held until it is destroyed. Take it before the database is opened or looked at.
 class ReaderLease {
  public:

@@ -49,6 +49,7 @@ struct StoreOptions {
 // kInvalidArgument: too little.
 absl::Status LimitMemory(uint64_t limit_bytes, StoreOptions* options);
 
+class EpochImporter;
 class EpochWriter;
 
 // Thread-safe reads. Open one per process and directory. While it lives, gc deletes nothing that its
@@ -106,6 +107,9 @@ class Store : public StoreReader {
   virtual absl::StatusOr<std::unique_ptr<EpochWriter>> BeginEpoch(absl::string_view job,
                                                                   uint64_t parent) = 0;
 
+  // Epochs of another store, which get `job`'s next numbers. The job is busy meanwhile.
+  virtual absl::StatusOr<std::unique_ptr<EpochImporter>> BeginImport(absl::string_view job);
+
   // Drops the epochs that `options.policy` does not keep, and then what only they referred
   // to. Epochs may be written and read meanwhile. After an error, at any point, every
   // epoch that stays is whole, and it can be run again. kInvalidArgument: a policy without a rule;
@@ -141,6 +145,26 @@ class EpochWriter {
   // Call once, last.
   virtual absl::StatusOr<pb::EpochRecord> Commit(pb::EpochRecord record,
                                                  absl::string_view image) = 0;
+};
+
+// Epochs from elsewhere, taken in all together or not at all. Not thread-safe. Must not outlive its Store.
+// Memory: about 100 bytes for each page added, and one table.
+class EpochImporter {
+ public:
+  virtual ~EpochImporter() = default;  // Uncommitted: as if it had never been.
+
+  // Pages are numbered from 1 as they come. Copied before return.
+  virtual absl::Status AddPages(const uint8_t* pages, size_t count) = 0;
+
+  // After all pages. `table`: its ids are {0, number of the page}. `record.parent`: 0, or the number in the
+  // other store of an epoch added before. Returns its record as it will be here.
+  virtual absl::StatusOr<pb::EpochRecord> AddEpoch(pb::EpochRecord record, PageTable table,
+                                                   absl::string_view image) = 0;
+
+  // Durable when it returns OK; any error: nothing was taken in (but see EpochWriter::Commit).
+  virtual absl::Status Commit() = 0;
+
+  virtual uint64_t pages_stored() const = 0;  // after Commit
 };
 
 }  // namespace incr

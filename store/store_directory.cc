@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -17,8 +18,10 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "store/checksum.h"
+#include "store/pack_format.h"
 
 namespace incr {
 namespace {
@@ -158,6 +161,67 @@ absl::StatusOr<StoreIdentity> ReadIdentity(const StorePaths& paths) {
 }
 
 bool HasFormat(const StorePaths& paths) { return Exists(paths.format); }
+namespace {
+
+// The tag in the header of any pack whose header is whole.
+std::optional<uint64_t> TagInPacks(const StorePaths& paths) {
+  const absl::StatusOr<std::vector<std::string>> names = Names(paths.packs);
+  if (!names.ok()) return std::nullopt;
+  for (const std::string& name : *names) {
+    absl::StatusOr<ScopedFd> fd = OpenFile(absl::StrCat(paths.packs, "/", name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    uint8_t header[kPackHeaderBytes];
+    if (!fd.ok() || !PreadExactly(fd->get(), header, sizeof header, 0, name).ok()) continue;
+    if (const absl::StatusOr<uint64_t> tag = PackHeaderTag(header); tag.ok()) return *tag;
+  }
+  return std::nullopt;
+}
+
+// The secret that has this tag and differs from `secret` in one byte at most.
+std::optional<std::string> MendSecret(std::string secret, uint64_t tag) {
+  if (secret.size() != kSecretBytes) return std::nullopt;
+  if (TagOf(secret) == tag) return secret;
+  for (char& byte : secret) {
+    const char was = byte;
+    for (int i = 1; i < 256; ++i) {
+      byte = static_cast<char>(was ^ i);
+      if (TagOf(secret) == tag) return secret;
+    }
+    byte = was;
+  }
+  return std::nullopt;
+}
+
+// A whole FORMAT of a version that we do not know: not ours to mend.
+bool IsOfNewerVersion(const std::string& text) {
+  int version = 0;
+  const size_t line = text.find('\n');
+  absl::string_view first = absl::string_view(text).substr(0, line);
+  return line != std::string::npos && absl::ConsumePrefix(&first, "version ") && absl::SimpleAtoi(first, &version) &&
+         version > kStoreVersion && text.find("\nincr-ckpt store\n") == line;
+}
+
+}  // namespace
+
+absl::StatusOr<bool> RepairIdentity(const StorePaths& paths, bool dry_run) {
+  if (ReadIdentity(paths).ok() || !Exists(paths.secret) || !Exists(paths.packs)) return false;
+  absl::StatusOr<std::string> secret = ReadWholeFile(paths.secret, 4096);
+  if (!secret.ok()) return false;
+  const std::string format = ReadWholeFile(paths.format, 4096).value_or("");
+  if (IsOfNewerVersion(format)) return false;
+  std::optional<uint64_t> tag = TagInPacks(paths);
+  uint64_t written = 0;
+  const size_t at = format.find("secret tag ");
+  if (!tag.has_value() && at != std::string::npos && absl::SimpleHexAtoi(format.substr(at + 11, 16), &written)) {
+    tag = written;
+  }
+  if (!tag.has_value()) return false;
+  const std::optional<std::string> mended = MendSecret(*secret, *tag);
+  if (!mended.has_value()) return false;
+  if (dry_run) return true;
+  if (*mended != *secret) INCR_RETURN_IF_ERROR(WriteFileDurably(paths.secret, *mended, 0600));
+  INCR_RETURN_IF_ERROR(WriteFormat(paths));
+  return true;
+}
 
 absl::StatusOr<ScopedFd> LockForWriting(const StorePaths& paths) {
   INCR_ASSIGN_OR_RETURN(ScopedFd fd, paths.io.Open(paths.lock, O_RDWR | O_CREAT, 0600));

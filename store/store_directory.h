@@ -41,6 +41,10 @@ absl::StatusOr<StoreIdentity> ReadIdentity(const StorePaths& paths);
 
 // Whether there is a FORMAT, be it what it may.
 bool HasFormat(const StorePaths& paths);
+// FORMAT and secret made whole again, where that can be: FORMAT from the secret; one wrong byte of the secret from
+// its tag in FORMAT or in a pack. Returns whether one of them was damaged and can be mended; then, unless
+// `dry_run`, it has been. False: ReadIdentity() says what is wrong, if anything.
+absl::StatusOr<bool> RepairIdentity(const StorePaths& paths, bool dry_run);
 
 // Held until the descriptor closes. kFailedPrecondition "locked" names the holder's pid.
 absl::StatusOr<ScopedFd> LockForWriting(const StorePaths& paths);

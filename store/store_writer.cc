@@ -148,12 +148,27 @@ void StoreImpl::Release(const std::string& job, std::optional<HeldTable> table) 
   if (oldest != jobs_.end()) jobs_.erase(oldest);
 }
 
+PipelineTools StoreImpl::Tools() {
+  PipelineTools tools;
+  tools.hasher = &view_->hasher;
+  tools.known = known_.get();
+  tools.db = view_->db.get();
+  tools.reader = &view_->packs;
+  tools.blocks = &blocks_;
+  tools.workers = workers_.get();
+  tools.paranoid = options_.paranoid;
+  return tools;
+}
+
+absl::Status CheckStoreJobName(absl::string_view job) {
+  if (IsValidJobName(job)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "job name \"", job, "\": 1 to 64 letters, digits, dots, underscores or hyphens"));
+}
+
 absl::StatusOr<std::unique_ptr<EpochWriter>> StoreImpl::BeginEpoch(absl::string_view job_name,
                                                                    uint64_t parent) {
-  if (!IsValidJobName(job_name)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "job name \"", job_name, "\": 1 to 64 letters, digits, dots, underscores or hyphens"));
-  }
+  INCR_RETURN_IF_ERROR(CheckStoreJobName(job_name));
   const std::string job(job_name);
   // From the look at the parent until gc can see that it is needed.
   absl::ReaderMutexLock lock(&gc_mutex_);

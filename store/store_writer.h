@@ -26,6 +26,13 @@ namespace incr {
 
 class StoreImpl;
 
+// kInvalidArgument says what a job may be called.
+absl::Status CheckStoreJobName(absl::string_view job);
+// Room for records of so many bytes, and for RocksDB to get over a failed write.
+absl::Status CheckRoom(const std::string& path, uint64_t bytes);
+// What the reading side would refuse must not become an epoch.
+absl::Status CheckReadable(const EpochEnvelope& envelope);
+
 // The table of one epoch, handed from epoch to epoch of a job so that it need not be read again.
 struct HeldTable {
   uint64_t epoch = 0;  // 0: the empty table
@@ -94,8 +101,10 @@ class StoreImpl : public Store {
   absl::StatusOr<std::unique_ptr<EpochWriter>> BeginEpoch(absl::string_view job,
                                                           uint64_t parent) override;
   absl::StatusOr<GcResult> CollectGarbage(const GcOptions& options) override;
+  absl::StatusOr<std::unique_ptr<EpochImporter>> BeginImport(absl::string_view job) override;
 
  private:
+  friend class EpochImporterImpl;
   friend class EpochWriterImpl;
   friend class GcRun;
 
@@ -112,6 +121,7 @@ class StoreImpl : public Store {
   absl::StatusOr<std::unique_ptr<EpochWriter>> BeginOccupied(const std::string& job,
                                                              uint64_t parent,
                                                              std::optional<HeldTable>& held);
+  PipelineTools Tools();
 
   const StoreOptions options_;
   const ScopedFd lock_;

@@ -1,0 +1,182 @@
+#include "store/kv_salvage.h"
+
+#include <rocksdb/options.h>
+#include <rocksdb/sst_file_reader.h>
+#include <rocksdb/table_properties.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+
+namespace incr {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kMostBadBlocks = 10'000;  // of one file
+
+std::optional<KvTable> TableNamed(const std::string& name) {
+  for (int i = 0; i < kKvTables; ++i) {
+    if (KvTableName(static_cast<KvTable>(i)) == name) return static_cast<KvTable>(i);
+  }
+  return std::nullopt;
+}
+
+// Keys as numbers of a fixed length, to find the end of a damaged block by bisection.
+constexpr size_t kNumberBytes = 96;  // longer than any key of ours
+using Number = std::vector<uint8_t>;  // big-endian
+
+Number FromKey(absl::string_view key) {
+  Number number(kNumberBytes, 0);
+  std::copy_n(key.begin(), std::min(key.size(), kNumberBytes), number.begin());
+  return number;
+}
+std::string ToKey(const Number& number) { return {number.begin(), number.end()}; }
+
+// number + 2^bit; all ones if that is too much.
+Number Plus(Number number, size_t bit) {
+  size_t at = kNumberBytes - 1 - bit / 8;
+  unsigned carry = 1u << bit % 8;
+  for (;; --at) {
+    carry += number[at];
+    number[at] = carry & 0xff;
+    carry >>= 8;
+    if (carry == 0) return number;
+    if (at == 0) return Number(kNumberBytes, 0xff);
+  }
+}
+
+Number Middle(const Number& a, const Number& b) {
+  Number sum(kNumberBytes);
+  unsigned carry = 0;
+  for (size_t i = kNumberBytes; i-- > 0;) {
+    carry += a[i] + b[i];
+    sum[i] = carry & 0xff;
+    carry >>= 8;
+  }
+  for (size_t i = 0; i < kNumberBytes; ++i) {
+    const unsigned both = carry << 8 | sum[i];
+    sum[i] = both / 2;
+    carry = both & 1;
+  }
+  return sum;
+}
+
+// An iterator at the first key >= `key`; null if a damaged block is in the way. A new one each time: on one that
+// has met a damaged block a second Seek() into that block reports no error.
+std::unique_ptr<rocksdb::Iterator> SeekTo(rocksdb::SstFileReader& reader, const std::string& key) {
+  std::unique_ptr<rocksdb::Iterator> it(reader.NewIterator(rocksdb::ReadOptions()));
+  it->Seek(key);
+  return it->status().ok() ? std::move(it) : nullptr;
+}
+
+// The first key that can be read behind the damaged block that follows `last`. Steps of doubling length find
+// one, bisection the first. Null: there is none.
+std::unique_ptr<rocksdb::Iterator> PassDamage(rocksdb::SstFileReader& reader, absl::string_view last) {
+  Number bad = FromKey(last), good;
+  for (size_t bit = 0; good.empty(); ++bit) {
+    if (bit == 8 * kNumberBytes) return nullptr;
+    const Number next = Plus(FromKey(last), bit);
+    (SeekTo(reader, ToKey(next)) != nullptr ? good : bad) = next;
+  }
+  for (Number middle = Middle(bad, good); middle != bad; middle = Middle(bad, good)) {
+    (SeekTo(reader, ToKey(middle)) != nullptr ? good : bad) = middle;
+  }
+  // Keys that end in zeros are smaller than the number that they stand for: from the shortest on.
+  const std::string key = ToKey(good);
+  std::unique_ptr<rocksdb::Iterator> it;
+  for (size_t length = key.find_last_not_of('\0') + 1; it == nullptr && length <= key.size(); ++length) {
+    it = SeekTo(reader, key.substr(0, length));
+  }
+  return it != nullptr && it->Valid() ? std::move(it) : nullptr;
+}
+
+absl::Status Copy(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  // A table file never changes; a log is cut and CURRENT is replaced.
+  if (from.extension() == ".sst") fs::create_hard_link(from, to, error);
+  if (from.extension() != ".sst" || error) fs::copy_file(from, to, error);
+  if (!error) return absl::OkStatus();
+  return ErrnoStatus(error.value(), absl::StrCat("copy(", from.string(), ")"));
+}
+
+absl::Status CopyFiles(const std::string& path, const std::string& copy) {
+  std::error_code error;
+  fs::create_directory(copy, error);
+  if (error) return ErrnoStatus(error.value(), absl::StrCat("mkdir(", copy, ")"));
+  bool any = false;
+  for (const fs::directory_entry& file : fs::directory_iterator(path, error)) {
+    if (!file.is_regular_file(error) || file.is_symlink(error)) continue;
+    any |= file.path().extension() == ".sst" || file.path().extension() == ".log";
+    INCR_RETURN_IF_ERROR(Copy(file.path(), fs::path(copy) / file.path().filename()));
+  }
+  if (any) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(path, " has no files of a database"));
+}
+
+// What RocksDB's repair gave up, as far as its readable rows are not in `db` already.
+absl::Status TakeFromLostFiles(const std::string& copy, KvDb& db) {
+  std::error_code error;
+  for (const fs::directory_entry& file : fs::directory_iterator(fs::path(copy) / "lost", error)) {
+    if (file.path().extension() != ".sst") continue;
+    KvBatch batch;
+    const auto flush = [&] {
+      const absl::Status status = batch.puts().empty() ? absl::OkStatus() : db.Write(batch, /*sync=*/false);
+      batch = KvBatch();
+      return status;
+    };
+    absl::Status full;
+    const absl::Status read =
+        ReadTableFile(file.path(), [&](KvTable table, absl::string_view key, absl::string_view value) {
+          if (table == KvTable::kPages || db.Get(table, key).ok()) return absl::OkStatus();
+          batch.Add(table, std::string(key), std::string(value));
+          if (batch.bytes() > (4u << 20)) full = flush();
+          return full;
+        });
+    INCR_RETURN_IF_ERROR(full);
+    (void)read;  // A file of which nothing can be read is lost indeed.
+    INCR_RETURN_IF_ERROR(flush());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ReadTableFile(
+    const std::string& path,
+    absl::FunctionRef<absl::Status(KvTable table, absl::string_view key, absl::string_view value)> row) {
+  const rocksdb::Options options;
+  rocksdb::SstFileReader reader(options);
+  const rocksdb::Status opened = reader.Open(path);
+  if (!opened.ok()) return absl::DataLossError(absl::StrCat(path, ": ", opened.ToString()));
+  const std::optional<KvTable> table = TableNamed(reader.GetTableProperties()->column_family_name);
+  if (!table.has_value()) return absl::DataLossError(absl::StrCat(path, ": of no table of ours"));
+  std::unique_ptr<rocksdb::Iterator> it(reader.NewIterator(rocksdb::ReadOptions()));
+  std::string last;
+  int bad_blocks = 0;
+  it->SeekToFirst();
+  for (;;) {
+    for (; it->Valid(); it->Next()) {
+      last.assign(it->key().data(), it->key().size());
+      INCR_RETURN_IF_ERROR(row(*table, last, {it->value().data(), it->value().size()}));
+    }
+    if (it->status().ok() || ++bad_blocks > kMostBadBlocks) return absl::OkStatus();
+    it = PassDamage(reader, last);
+    if (it == nullptr) return absl::OkStatus();
+  }
+}
+
+absl::StatusOr<std::unique_ptr<KvDb>> SalvageDatabase(const std::string& path, const std::string& copy) {
+  INCR_RETURN_IF_ERROR(CopyFiles(path, copy));
+  INCR_RETURN_IF_ERROR(KvDb::Repair(copy));
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, KvDb::Open(copy, KvDb::Mode::kCreate));
+  INCR_RETURN_IF_ERROR(TakeFromLostFiles(copy, *db));
+  return db;
+}
+
+}  // namespace incr
