@@ -174,6 +174,7 @@ absl::Status Agent::Capture(const pb::AgentRequest& request, const InjectionPlan
   pb::Process files;
   INCR_RETURN_IF_ERROR(CaptureFiles(*target_, {lasting_->fs, &inherited_pipes_},
                                     request.allow_unsupported(), &files, &image_));
+  INCR_RETURN_IF_ERROR(CapturePendingSignals(*frozen_, &state));
   pb::Process* process = image_.add_processes();
   INCR_RETURN_IF_ERROR(CaptureProcess(*target_, state, *lasting_, request.allow_unsupported(),
                                       process, &image_));

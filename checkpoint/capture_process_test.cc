@@ -62,6 +62,7 @@ absl::StatusOr<pb::Image> Capture(pid_t pid, bool allow_unsupported) {
   INCR_ASSIGN_OR_RETURN(FrozenProcess frozen, FrozenProcess::Freeze(target));
   INCR_ASSIGN_OR_RETURN(FrozenState state, CaptureOuterState(frozen));
   INCR_RETURN_IF_ERROR(CaptureInjectedState(frozen, InjectionPlan(), &state));
+  INCR_RETURN_IF_ERROR(CapturePendingSignals(frozen, &state));
   const int64_t moment_us = WallMicros();
   INCR_ASSIGN_OR_RETURN(MemoryMap map, ReadMaps(target));
   INCR_ASSIGN_OR_RETURN(MemoryMap flags, ReadSmaps(target));

@@ -20,9 +20,12 @@ std::string FormatRepair(const pb::RepairReply& reply) {
     absl::StrAppend(&text, reply.dry_run() ? "would be dropped" : "dropped", ": epoch ", epoch.epoch(), " of job ",
                     epoch.job(), ": ", epoch.why(), "\n");
   }
-  absl::StrAppend(&text, reply.epochs_kept(), " epochs ", reply.dry_run() ? "would be " : "", "kept, ",
-                  reply.dropped_size(), " dropped; ", static_cast<uint64_t>(reply.pages()),
-                  " pages are whole, ", static_cast<uint64_t>(reply.pages_lost()), " bodies are damaged\n");
+  // An interrupted repair that was only finished, or a count made anew, has looked at no epochs.
+  if (reply.epochs_kept() > 0 || reply.dropped_size() > 0 || reply.pages() > 0 || reply.pages_lost() > 0) {
+    absl::StrAppend(&text, reply.epochs_kept(), " epochs ", reply.dry_run() ? "would be " : "", "kept, ",
+                    reply.dropped_size(), " dropped; ", static_cast<uint64_t>(reply.pages()),
+                    " pages are whole, ", static_cast<uint64_t>(reply.pages_lost()), " bodies are damaged\n");
+  }
   if (!reply.set_aside().empty()) {
     absl::StrAppend(&text, "what was replaced is in ", reply.set_aside(), "; delete it when you miss nothing\n");
   }

@@ -107,23 +107,13 @@ absl::StatusOr<ScopedFd> CreateAndTake(const ProcessHandle& process, RemoteSysca
   return ours;
 }
 
-absl::Status CapturePending(FrozenProcess& frozen, FrozenState* state) {
-  for (ThreadState& thread : state->threads) {
-    INCR_ASSIGN_OR_RETURN(thread.pending_signals, PendingSignals(thread.tid, 0));
-  }
-  INCR_ASSIGN_OR_RETURN(state->shared.pending_signals,
-                        PendingSignals(frozen.tids()[0], PTRACE_PEEKSIGINFO_SHARED));
-  return absl::OkStatus();
-}
-
 absl::Status AskInside(FrozenProcess& frozen, const InjectionPlan& plan, BatchMode mode,
                        FrozenState* state) {
   std::vector<ThreadBatch> batches = PlanStateQueries(frozen.tids());
   INCR_ASSIGN_OR_RETURN(const std::string answers,
                         RunRemoteBatches(frozen, plan, StateAnswerBytes(batches.size()), mode,
                                          &batches, &state->scratch));
-  INCR_RETURN_IF_ERROR(ReadStateAnswers(batches, answers, state));
-  return CapturePending(frozen, state);
+  return ReadStateAnswers(batches, answers, state);
 }
 
 }  // namespace
@@ -135,6 +125,15 @@ absl::Status CaptureInjectedState(FrozenProcess& frozen, const InjectionPlan& pl
 
 absl::Status CaptureInjectedState(FrozenProcess& frozen, BatchMode mode, FrozenState* state) {
   return AskInside(frozen, {}, mode, state);
+}
+
+absl::Status CapturePendingSignals(FrozenProcess& frozen, FrozenState* state) {
+  for (ThreadState& thread : state->threads) {
+    INCR_ASSIGN_OR_RETURN(thread.pending_signals, PendingSignals(thread.tid, 0));
+  }
+  INCR_ASSIGN_OR_RETURN(state->shared.pending_signals,
+                        PendingSignals(frozen.tids()[0], PTRACE_PEEKSIGINFO_SHARED));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<FrozenState> CaptureOuterState(FrozenProcess& frozen) {

@@ -74,15 +74,18 @@ struct InjectionPlan {
 // What can be read from outside: registers, xstate, masks, robust list, rseq, scheduling.
 absl::StatusOr<FrozenState> CaptureOuterState(FrozenProcess& frozen);
 
-// Fills in the part that needs remote calls, and then the pending signals: a timer that expires in the
-// freeze is either still running when it is asked for, or its signal is there afterwards. While it runs,
-// and no longer, the target has a mapping more, state->scratch, which others that read its maps would see,
+// Fills in the part that needs remote calls. While it runs, and no longer, the target has a mapping more, state->scratch, which others that read its maps would see,
 // and a thread that runs may have its rseq area written by the kernel.
 absl::Status CaptureInjectedState(FrozenProcess& frozen, const InjectionPlan& plan,
                                   FrozenState* state);
 // For tests: both modes must find the same.
 enum class BatchMode;
 absl::Status CaptureInjectedState(FrozenProcess& frozen, BatchMode mode, FrozenState* state);
+
+// Fills in the pending signals. Last of all, after the calls and the descriptors: a timer that expires in
+// the freeze is either still running when it is asked for, or its signal is there afterwards; so it is with
+// data that arrive and the signal that says so.
+absl::Status CapturePendingSignals(FrozenProcess& frozen, FrozenState* state);
 
 // Makes the target create a userfaultfd, takes our own descriptor of it, closes the
 // target's. `features` are UFFD_FEATURE_*; UFFDIO_API has been called on the result. kPermissionDenied: asked

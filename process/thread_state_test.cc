@@ -37,7 +37,8 @@ FrozenState MustCapture(FrozenProcess& frozen, BatchMode mode = BatchMode::kFast
   auto state = CaptureOuterState(frozen);
   EXPECT_TRUE(state.ok()) << state.status();
   if (!state.ok()) return {};
-  const absl::Status rest = CaptureInjectedState(frozen, mode, &*state);
+  absl::Status rest = CaptureInjectedState(frozen, mode, &*state);
+  if (rest.ok()) rest = CapturePendingSignals(frozen, &*state);
   EXPECT_TRUE(rest.ok()) << rest;
   return *std::move(state);
 }
@@ -82,6 +83,7 @@ absl::Status FreezeCaptureThaw(const ProcessHandle& process, int64_t* frozen_us 
   auto state = CaptureOuterState(*frozen);
   INCR_RETURN_IF_ERROR(state.status());
   INCR_RETURN_IF_ERROR(CaptureInjectedState(*frozen, InjectionPlan(), &*state));
+  INCR_RETURN_IF_ERROR(CapturePendingSignals(*frozen, &*state));
   INCR_RETURN_IF_ERROR((*std::move(frozen)).Thaw());
   if (frozen_us != nullptr) *frozen_us = watch.elapsed_us();
   return absl::OkStatus();
@@ -465,6 +467,7 @@ TEST(ThreadStateTest, ReportsItsTimes) {
       ASSERT_TRUE(state.ok());
       const int64_t t2 = MonotonicMicros();
       ASSERT_TRUE(CaptureInjectedState(*frozen, InjectionPlan(), &*state).ok());
+      ASSERT_TRUE(CapturePendingSignals(*frozen, &*state).ok());
       const int64_t t3 = MonotonicMicros();
       ASSERT_TRUE((*std::move(frozen)).Thaw().ok());
       const int64_t t4 = MonotonicMicros();

@@ -122,6 +122,7 @@ absl::StatusOr<uint64_t> RoundTrip::CheckpointOnce(
   while_frozen();
   INCR_ASSIGN_OR_RETURN(FrozenState state, CaptureOuterState(frozen));
   INCR_RETURN_IF_ERROR(CaptureInjectedState(frozen, InjectionPlan(), &state));
+  INCR_RETURN_IF_ERROR(CapturePendingSignals(frozen, &state));
   MemoryStore::Epoch epoch;
   pb::Image image;
   pb::Process* process = image.add_processes();

@@ -30,8 +30,9 @@ absl::StatusOr<std::optional<std::vector<EpochEnvelope>>> PathBetween(const Cata
   return std::optional<std::vector<EpochEnvelope>>();
 }
 
-// That the delta is as the epoch itself wrote it, not several joined.
+// That the delta is as the epoch itself wrote it, not several that gc joined: between those lies a number.
 bool IsOwnDelta(const EpochEnvelope& envelope, const PageDelta& delta) {
+  if (envelope.record.parent() + 1 != envelope.record.epoch()) return false;
   uint64_t gone = 0;
   for (const SpaceRange& run : delta.gone) gone += run.range.count;
   return gone == envelope.record.stats().pages_gone() &&

@@ -95,6 +95,7 @@ class GcRun {
   absl::StatusOr<std::set<uint32_t>> StillReferredTo(const std::set<uint32_t>& packs) const;
   absl::Status DeletePacks(std::set<uint32_t> packs);
   absl::Status AwaitReaders(std::set<uint32_t>* packs);
+  absl::Status WriteCounted(KvBatch batch);
   absl::Status UnlinkPacks(const std::set<uint32_t>& packs);
   void EstimateBytesAfter();
 

@@ -38,9 +38,15 @@ absl::Status GcRun::FreeDeadPacks() {
   }
   if (packs.empty()) return absl::OkStatus();
   // First for those who look into the database, then for those who know by heart.
-  store_.packs_->Forget({packs.begin(), packs.end()});
+  const std::vector<PackLength> were = store_.packs_->Forget({packs.begin(), packs.end()});
+  // As good as they were, no better: one may be short, or gone since an earlier run. And who came since
+  // may need them again.
   absl::Cleanup remember = [&] {
-    for (const uint32_t pack : packs) store_.packs_->Committed({{pack, lengths_.at(pack)}});
+    for (const PackLength& length : were) {
+      if (packs.count(length.pack) == 0) continue;
+      store_.packs_->Committed({length});
+      store_.unread_from_.erase(length.pack);
+    }
   };
   INCR_ASSIGN_OR_RETURN(const std::set<uint32_t> alive, ForgetIdsIn(packs));
   std::set<uint32_t> dead = packs;

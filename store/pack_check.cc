@@ -72,6 +72,7 @@ class Findings {
     append(all_.damage, part.damage);
     append(all_.intact, part.intact);
     append(all_.lost, part.lost);
+    all_.hindered.Update(part.hindered);
   }
 
   WorkerPool* const workers_;
@@ -79,6 +80,10 @@ class Findings {
   int running_ = 0;
   PackCheck all_;
 };
+
+bool IsHindrance(const absl::Status& status) {
+  return absl::IsResourceExhausted(status) || absl::IsPermissionDenied(status);
+}
 
 void CheckOne(const PackReader& reader, const IndexEntry& entry, const uint8_t* body, PackCheck* out) {
   uint8_t page[kPageSize];
@@ -90,6 +95,7 @@ void CheckOne(const PackReader& reader, const IndexEntry& entry, const uint8_t* 
     return;
   }
   out->lost.push_back(entry);
+  if (IsHindrance(status)) out->hindered.Update(status);
   const bool expected = absl::IsDataLoss(status);
   out->damage.push_back({entry.location.pack, entry.location.offset, entry.location.length,
                          expected ? absl::StrCat("page ", PageIdText(entry.id), " does not match its hash")
@@ -152,6 +158,11 @@ class Walk {
     absl::StatusOr<ScopedFd> fd = OpenFile(path_, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
     struct stat info = {};
     if (!fd.ok() || ::fstat(fd->get(), &info) != 0 || !S_ISREG(info.st_mode)) {
+      if (IsHindrance(fd.status())) {
+        PackCheck part;
+        part.hindered = fd.status();
+        findings_->Add(std::move(part));
+      }
       Damage(0, length, fd.ok() ? "not a regular file" : std::string(fd.status().message()));
       return 0;
     }

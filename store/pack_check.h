@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "store/pack_format.h"
 #include "store/pack_reader.h"
@@ -32,6 +33,7 @@ struct PackCheck {
   std::vector<PackDamage> damage;  // by offset
   std::vector<IndexEntry> intact;  // each read, decoded and hashed
   std::vector<IndexEntry> lost;    // listed in a segment or in the index; not readable
+  absl::Status hindered;           // for want of memory, files or permission: `lost` may be whole all the same
 };
 
 class PackChecker {

@@ -155,9 +155,16 @@ bool PackSet::Retire(uint32_t pack, uint64_t bytes) {
   return true;
 }
 
-void PackSet::Forget(const std::vector<uint32_t>& packs) {
+std::vector<PackLength> PackSet::Forget(const std::vector<uint32_t>& packs) {
   absl::MutexLock lock(&mutex_);
-  for (const uint32_t pack : packs) good_bytes_.erase(pack);
+  std::vector<PackLength> were;
+  for (const uint32_t pack : packs) {
+    const auto good = good_bytes_.find(pack);
+    if (good == good_bytes_.end()) continue;
+    were.push_back({pack, good->second});
+    good_bytes_.erase(good);
+  }
+  return were;
 }
 
 bool PackSet::IsIntact(const PageLocation& location) const {

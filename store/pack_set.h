@@ -40,8 +40,8 @@ class PackSet {
   // For gc: nothing is appended to `pack` from now on. False, and nothing changes, if an epoch in the
   // making may append to it, or if it is longer than `bytes`.
   bool Retire(uint32_t pack, uint64_t bytes);
-  // They are deleted: no page in them is known.
-  void Forget(const std::vector<uint32_t>& packs);
+  // They are deleted: no page in them is known. Returns what was good of them.
+  std::vector<PackLength> Forget(const std::vector<uint32_t>& packs);
 
   // False if the file does not reach that far: such a page must be stored anew.
   bool IsIntact(const PageLocation& location) const;

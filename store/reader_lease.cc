@@ -75,7 +75,7 @@ absl::StatusOr<uint64_t> ReaderBarrier::Advance() {
   const int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK;
   absl::StatusOr<ScopedFd> file = OpenFile(path, flags);
   if (absl::IsNotFound(file.status())) {
-    INCR_RETURN_IF_ERROR(WriteFileDurably(path, std::string(kGenerationBytes, '\0'), 0600));
+    INCR_RETURN_IF_ERROR(paths_.io.WriteDurably(path, std::string(kGenerationBytes, '\0')));
     file = OpenFile(path, flags);
   }
   INCR_RETURN_IF_ERROR(file.status());

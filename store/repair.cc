@@ -37,6 +37,11 @@ struct Source {
   bool whole = false;
 };
 
+// The error itself if it says nothing of the bytes on the disk.
+absl::Status UnlessDamage(const absl::Status& status) {
+  return absl::IsResourceExhausted(status) || absl::IsPermissionDenied(status) ? status : absl::OkStatus();
+}
+
 class Repair {
  public:
   Repair(const StorePaths& paths, StoreIdentity identity, const RepairOptions& options)
@@ -60,7 +65,8 @@ class Repair {
     }
     const bool only_commits = objects == std::set<std::string>{"commits"} && report.damaged_epochs.empty();
     const absl::Status done = only_commits ? RenewCommits() : Rebuild();
-    if (!done.ok() || options_.dry_run) RemoveTemporary();
+    // Once it is ready only the next repair can go on with it: the old database may be set aside already.
+    if (!IsReady()) RemoveTemporary();
     INCR_RETURN_IF_ERROR(done);
     return std::move(result_);
   }
@@ -78,7 +84,7 @@ class Repair {
 
   // What an interrupted repair left. A ready one is not begun again.
   absl::StatusOr<bool> FinishEarlierOne() {
-    const bool ready = ::access(repair_.ready.c_str(), F_OK) == 0;
+    const bool ready = IsReady();
     if (ready && options_.dry_run) {
       result_.damaged = true;
       Say("an interrupted repair is to be finished");
@@ -93,6 +99,8 @@ class Repair {
     Say("an interrupted repair is finished");
     return true;
   }
+
+  bool IsReady() const { return ::access(repair_.ready.c_str(), F_OK) == 0; }
 
   void RemoveTemporary() {
     std::error_code ignored;
@@ -141,23 +149,27 @@ class Repair {
     return db;
   }
 
-  Source OpenSource() {
+  // An error: what there is could not be read for want of memory, room, files or permission, which is no
+  // damage.
+  absl::StatusOr<Source> OpenSource() {
     absl::StatusOr<std::unique_ptr<KvDb>> whole = OpenWhole();
-    if (whole.ok()) return {*std::move(whole), true};
+    if (whole.ok()) return Source{*std::move(whole), true};
+    INCR_RETURN_IF_ERROR(UnlessDamage(whole.status()));
     Say(absl::StrCat("the database is damaged: ", whole.status().message()));
     Step("salvaging the database");
     absl::StatusOr<std::unique_ptr<KvDb>> salvaged = SalvageDatabase(paths_.db, repair_.salvage);
-    if (salvaged.ok()) return {*std::move(salvaged), false};
+    if (salvaged.ok()) return Source{*std::move(salvaged), false};
+    INCR_RETURN_IF_ERROR(UnlessDamage(salvaged.status()));
     Say(absl::StrCat("nothing of the database can be salvaged (", salvaged.status().message(),
                      "): which pages make an epoch was recorded there alone, so no epoch can be saved. The pages "
                      "in the packs are whole and indexed again: an epoch of the same memory is not stored twice. "
                      "If there is a copy of ", paths_.db, " anywhere, put it in its place and repair again"));
-    return {};
+    return Source();
   }
 
   absl::Status Rebuild() {
     if (::mkdir(repair_.tmp.c_str(), 0700) != 0) return ErrnoStatus(absl::StrCat("mkdir(", repair_.tmp, ")"));
-    Source source = OpenSource();
+    INCR_ASSIGN_OR_RETURN(Source source, OpenSource());
     result_.database = source.whole ? "whole" : source.db != nullptr ? "salvaged" : "lost";
     INCR_RETURN_IF_ERROR(FaultPoint("store.repair_source"));
     INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, KvDb::Open(repair_.db, KvDb::Mode::kCreate));

@@ -91,6 +91,7 @@ class Rebuild {
 
   absl::Status TakePack(uint32_t pack, absl::Span<const IndexEntry> entries) {
     PackCheck check = checker_.Check(pack, lengths_.at(pack), entries);
+    INCR_RETURN_IF_ERROR(check.hindered);
     result_.bodies_lost += check.lost.size();
     SortUnique(&check.intact);
     result_.pages += check.intact.size();

@@ -19,7 +19,7 @@ namespace incr {
 
 struct RepairPaths {
   explicit RepairPaths(const StorePaths& store)
-      : tmp(store.root + "/repair.tmp"), db(tmp + "/db"), salvage(tmp + "/salvage"), ready(tmp + "/ready") {}
+      : tmp(store.repair), db(tmp + "/db"), salvage(tmp + "/salvage"), ready(tmp + "/ready") {}
   std::string tmp, db, salvage, ready;
 };
 

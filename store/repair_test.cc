@@ -595,6 +595,43 @@ TEST_F(RepairTest, KilledAtAnyPointItCanBeRunAgain) {
     int status = 0;
     ASSERT_EQ(::waitpid(child, &status, 0), child);
     ASSERT_TRUE(WIFSIGNALED(status)) << "the point was not passed: " << status;
+    // A writer would take the copies that the new database refers to for leftovers.
+    if (fs::exists(path_ + "/repair.tmp/ready")) {
+      EXPECT_EQ(Store::Open(path_, {}).status().code(), absl::StatusCode::kFailedPrecondition);
+    }
+    ExpectRepaired(whole);
+    EXPECT_EQ(Whole(), whole);
+    if (HasFailure()) return;
+  }
+}
+
+// Root would leave files there that its owner cannot read.
+TEST_F(RepairTest, AnotherUsersStoreIsLeftAlone) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can give a directory away";
+  const std::set<Name> whole = Whole();
+  Write(path_ + "/FORMAT", "damaged");
+  ASSERT_EQ(::chown(path_.c_str(), 12345, 12345), 0);
+  EXPECT_EQ(RepairStore(path_, {}).status().code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(ReadWholeFile(path_ + "/FORMAT").value(), "damaged");
+  ASSERT_EQ(::chown(path_.c_str(), ::geteuid(), ::getegid()), 0);
+  EXPECT_TRUE(RepairStore(path_, {}).ok());
+  EXPECT_EQ(Whole(), whole);
+}
+
+// The old database may be set aside already: the new one must not go.
+TEST_F(RepairTest, AnErrorAtAnyPointItCanBeRunAgain) {
+  for (const char* point :
+       {"store.repair_source", "store.repair_rewrite", "store.repair_index", "store.repair_built",
+        "store.repair_ready", "store.repair_between", "store.repair_swapped", "store.repair_packs_moved"}) {
+    SCOPED_TRACE(point);
+    Reset();
+    std::string bytes = ReadWholeFile(path_ + "/packs/00000002.pack").value();
+    std::fill_n(bytes.begin() + bytes.size() / 2, 6000, 'x');
+    Write(path_ + "/packs/00000002.pack", bytes);
+    const std::set<Name> whole = Whole();
+    ArmFaultPoints(std::string(point) + "=error");
+    EXPECT_FALSE(RepairStore(path_, {}).ok());
+    ArmFaultPoints("");
     ExpectRepaired(whole);
     EXPECT_EQ(Whole(), whole);
     if (HasFailure()) return;

@@ -123,6 +123,7 @@ StorePaths::StorePaths(std::string directory, FileIo file_io)
   generation = absl::StrCat(root, "/generation");
   packs = absl::StrCat(root, "/packs");
   db = absl::StrCat(root, "/db");
+  repair = absl::StrCat(root, "/repair.tmp");
 }
 
 absl::StatusOr<StoreIdentity> ReadIdentity(const StorePaths& paths) {
@@ -158,6 +159,12 @@ absl::StatusOr<StoreIdentity> ReadIdentity(const StorePaths& paths) {
   }
   INCR_RETURN_IF_ERROR(CheckNoLinks(paths));
   return identity;
+}
+
+absl::Status CheckNoRepairIsReady(const StorePaths& paths) {
+  if (!Exists(absl::StrCat(paths.repair, "/ready"))) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("store ", paths.root, ": a repair of it was interrupted: let `incr-ckpt repair` finish it first"));
 }
 
 bool HasFormat(const StorePaths& paths) { return Exists(paths.format); }
@@ -203,10 +210,15 @@ bool IsOfNewerVersion(const std::string& text) {
 }  // namespace
 
 absl::StatusOr<bool> RepairIdentity(const StorePaths& paths, bool dry_run) {
-  if (ReadIdentity(paths).ok() || !Exists(paths.secret) || !Exists(paths.packs)) return false;
-  absl::StatusOr<std::string> secret = ReadWholeFile(paths.secret, 4096);
+  if (!Exists(paths.secret) || !Exists(paths.packs)) return false;
+  INCR_RETURN_IF_ERROR(CheckOwner(paths));
+  INCR_RETURN_IF_ERROR(CheckNoLinks(paths));
+  if (ReadIdentity(paths).ok()) return false;
+  absl::StatusOr<std::string> secret = paths.io.ReadWhole(paths.secret, 4096);
   if (!secret.ok()) return false;
-  const std::string format = ReadWholeFile(paths.format, 4096).value_or("");
+  const absl::StatusOr<std::string> read = paths.io.ReadWhole(paths.format, 4096);
+  if (!read.ok() && !absl::IsNotFound(read.status())) return read.status();
+  const std::string format = read.value_or("");
   if (IsOfNewerVersion(format)) return false;
   std::optional<uint64_t> tag = TagInPacks(paths);
   uint64_t written = 0;
@@ -218,7 +230,7 @@ absl::StatusOr<bool> RepairIdentity(const StorePaths& paths, bool dry_run) {
   const std::optional<std::string> mended = MendSecret(*secret, *tag);
   if (!mended.has_value()) return false;
   if (dry_run) return true;
-  if (*mended != *secret) INCR_RETURN_IF_ERROR(WriteFileDurably(paths.secret, *mended, 0600));
+  if (*mended != *secret) INCR_RETURN_IF_ERROR(paths.io.WriteDurably(paths.secret, *mended));
   INCR_RETURN_IF_ERROR(WriteFormat(paths));
   return true;
 }

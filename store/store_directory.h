@@ -26,7 +26,7 @@ inline constexpr size_t kSecretBytes = 192;
 
 struct StorePaths {
   explicit StorePaths(std::string directory, FileIo file_io = FileIo());
-  std::string root, format, secret, lock, commits, generation, packs, db;
+  std::string root, format, secret, lock, commits, generation, packs, db, repair;
   FileIo io;
 };
 
@@ -38,6 +38,10 @@ struct StoreIdentity {
 // kNotFound: no such directory. kFailedPrecondition: not a store, or of a newer version, or a symbolic link in
 // it. kPermissionDenied: another user's.
 absl::StatusOr<StoreIdentity> ReadIdentity(const StorePaths& paths);
+
+// kFailedPrecondition: an interrupted repair waits to be finished. Its new database refers to packs that a
+// writer who opens the old one would take for leftovers. Under the writer's lock.
+absl::Status CheckNoRepairIsReady(const StorePaths& paths);
 
 // Whether there is a FORMAT, be it what it may.
 bool HasFormat(const StorePaths& paths);

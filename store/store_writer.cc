@@ -57,6 +57,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& directory,
   if (!create) INCR_RETURN_IF_ERROR(ReadIdentity(paths));
   INCR_RETURN_IF_ERROR(CloseToOthers(paths));
   INCR_ASSIGN_OR_RETURN(ScopedFd lock, LockForWriting(paths));
+  INCR_RETURN_IF_ERROR(CheckNoRepairIsReady(paths));
   create = create && !HasFormat(paths);
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<StoreView> view, OpenForWriting(paths, create, KvOptionsOf(paths, options)));
   auto store = std::make_unique<StoreImpl>(options, std::move(lock), std::move(view));

@@ -102,6 +102,24 @@ class CompareEpochsTest : public ::testing::Test {
   std::unique_ptr<Store> store_;
 };
 
+// gc joins the deltas of epochs that go; what comes out may look like an epoch's own.
+TEST_F(CompareEpochsTest, AfterGcAsTheTablesSay) {
+  Put(0, {{10, 1}, {11, 1}});
+  Put(1, {{10, 2}});
+  Put(2, {{10, 1}});            // 10 changes and changes back
+  Put(3, {{12, 7}});
+  Put(4, {{11, 2}}, {{12, 1}});  // 12 comes and goes
+  Put(5, {{10, 9}});
+  GcOptions options;
+  options.policy.keep = {1, 3, 5};
+  ASSERT_TRUE(store_->CollectGarbage(options).ok());
+  for (const auto& [before, after] : {std::pair{1, 3}, {3, 5}, {1, 5}, {5, 6}, {1, 6}}) {
+    const auto changes = store_->ComparePages("job", before, after);
+    ASSERT_TRUE(changes.ok()) << changes.status();
+    EXPECT_EQ(*changes, ByTables(before, after)) << before << " and " << after;
+  }
+}
+
 TEST_F(CompareEpochsTest, AnyTwoEpochsAsTheirTablesSay) {
   std::mt19937_64 random(3);
   const auto some = [&] {
