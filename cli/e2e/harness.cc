@@ -21,6 +21,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int kStrangerPatienceMs = 60'000;
+
 int StatusOf(int wait_status) {
   return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
 }
@@ -184,7 +186,12 @@ pid_t EndToEnd::RestoreAndExpectProgress(uint64_t epoch, int steps,
   std::vector<std::string> arguments = {"--json", "restore", "--epoch", absl::StrCat(epoch),
                                         "--detach"};
   arguments.insert(arguments.end(), more.begin(), more.end());
-  CommandResult result = Ckpt(arguments);
+  CommandResult result;
+  // Pids wrap around within minutes where several tests run: a stranger may have ours for a while.
+  (void)Await([&] {
+    result = Ckpt(arguments);
+    return result.err.find(" is taken by ") == std::string::npos;
+  }, kStrangerPatienceMs);
   EXPECT_EQ(result.status, 0) << "restore of epoch " << epoch << ": " << result.err;
   if (result.status != 0) return 0;
   pb::EpochReply reply;  // job, epoch, pid
