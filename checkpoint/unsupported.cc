@@ -92,11 +92,13 @@ absl::Status FindThreadsApart(const ProcessHandle& target, absl::string_view lea
 
 absl::Status FindMomentaryUnsupported(const ProcessHandle& target, const FrozenState& state,
                                       std::vector<std::string>* found) {
-  std::vector<pid_t> tids;
-  for (const ThreadState& thread : state.threads) tids.push_back(thread.tid);
-  INCR_ASSIGN_OR_RETURN(std::vector<pid_t> children, ListChildren(target, tids));
-  if (!children.empty()) {
-    found->push_back(absl::StrCat("it has child processes (", absl::StrJoin(children, ", "), ")"));
+  if (state.shared.may_have_children) {
+    std::vector<pid_t> tids;
+    for (const ThreadState& thread : state.threads) tids.push_back(thread.tid);
+    INCR_ASSIGN_OR_RETURN(std::vector<pid_t> children, ListChildren(target, tids));
+    if (!children.empty()) {
+      found->push_back(absl::StrCat("it has child processes (", absl::StrJoin(children, ", "), ")"));
+    }
   }
   if (state.shared.has_posix_timers) found->push_back("it has POSIX timers (timer_create)");
   for (const ThreadState& thread : state.threads) {

@@ -57,6 +57,7 @@ struct SharedState {  // of the process
   bool child_subreaper = false;
   uint32_t dumpable = 0;
   bool has_posix_timers = false;  // /proc/<pid>/timers is not empty
+  bool may_have_children = true;  // false: waitid() has said so; zombies and tracees count as well
 };
 
 struct FrozenState {

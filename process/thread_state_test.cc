@@ -97,6 +97,30 @@ void ExpectEndsWell(TestChild& child) {
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
 }
 
+TEST(ThreadStateTest, NoChildrenIsSaidOfNobodyWhoHasSome) {
+  TestChild childless = TestChild::Fork([] { pause(); });
+  // Of another thread, and telling nobody of its end: an ordinary wait does not see it.
+  TestChild parent = TestChild::Fork([] {
+    std::thread([] {
+      if (syscall(SYS_clone, 0, nullptr, nullptr, nullptr, 0) == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) pause();
+      }
+      Say("ready");
+      for (;;) pause();
+    }).detach();
+    pause();
+  });
+  ASSERT_EQ(parent.ReadLine(), "ready");
+  for (const BatchMode mode : {BatchMode::kFastIfAllowed, BatchMode::kCallByCall}) {
+    for (const TestChild* child : {&childless, &parent}) {
+      auto frozen = FrozenProcess::Freeze(child->handle());
+      ASSERT_TRUE(frozen.ok()) << frozen.status();
+      EXPECT_EQ(MustCapture(*frozen, mode).shared.may_have_children, child == &parent);
+    }
+  }
+}
+
 TEST(ThreadStateTest, BlockedCallsNoticeNothingOfAThousandFreezes) {
   TestChild child = TestChild::Exec({"testdata/targets/frz_blocked"});
   ASSERT_EQ(child.ReadLine(), "ready");
