@@ -61,6 +61,13 @@ absl::StatusOr<PagemapScanner> PagemapScanner::Open(const ProcessHandle& process
 
 absl::Status PagemapScanner::Scan(PageRange range, const ScanQuery& query,
                                   absl::FunctionRef<void(PageRange, uint64_t)> found) const {
+  INCR_RETURN_IF_ERROR(ScanUnchecked(range, query, found));
+  return CheckAlive();
+}
+
+absl::Status PagemapScanner::ScanUnchecked(
+    PageRange range, const ScanQuery& query,
+    absl::FunctionRef<void(PageRange, uint64_t)> found) const {
   const std::unique_ptr<page_region[]> regions(new page_region[kRegions]);
   pm_scan_arg arg{};
   arg.size = sizeof arg;
@@ -107,7 +114,7 @@ absl::Status PagemapScanner::Scan(PageRange range, const ScanQuery& query,
     arg.start = arg.walk_end;
     part.Adapt(watch.elapsed_us());
   }
-  return CheckAlive();
+  return absl::OkStatus();
 }
 
 absl::Status PagemapScanner::CheckAlive() const {

@@ -44,6 +44,11 @@ class PagemapScanner {
   absl::Status Scan(PageRange range, const ScanQuery& query,
                     absl::FunctionRef<void(PageRange, uint64_t)> found) const;
 
+  // The same, but memory that is gone is empty: for many scans in a row with one CheckAlive() after the
+  // last, before anything is believed.
+  absl::Status ScanUnchecked(PageRange range, const ScanQuery& query,
+                             absl::FunctionRef<void(PageRange, uint64_t)> found) const;
+
   // The classic entries, 8 bytes a page (kPagemap* in kernel_abi.h): works on every kernel.
   // `entries` holds range.count. kOutOfRange when the target's memory is gone.
   absl::Status ReadEntries(PageRange range, uint64_t* entries) const;

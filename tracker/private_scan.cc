@@ -72,7 +72,7 @@ ScanQuery PrivateScan::OwnContent(const ScanSpan& span) const {
 }
 
 absl::Status PrivateScan::ScanInto(PageRange range, const ScanQuery& query, Runs* runs) const {
-  return scanner_.Scan(range, query, [&](PageRange found, uint64_t categories) {
+  return scanner_.ScanUnchecked(range, query, [&](PageRange found, uint64_t categories) {
     const bool written = categories & PAGE_IS_WRITTEN;
     if (categories & (PAGE_IS_PFNZERO | traits_.guard_category)) {
       runs->empty.Add(found);
@@ -107,7 +107,7 @@ absl::StatusOr<PageSet> PrivateScan::FindUnregisteredMappings() const {
     query.first_only = true;
     for (PageRange rest = span.pages; rest.count > 0;) {
       std::optional<uint64_t> first;
-      INCR_RETURN_IF_ERROR(scanner_.Scan(
+      INCR_RETURN_IF_ERROR(scanner_.ScanUnchecked(
           rest, query, [&](PageRange found, uint64_t) { first = found.first; }));
       if (!first) break;
       const MemoryMapping* mapping = MappingAt(*map_, *first);
@@ -116,6 +116,7 @@ absl::StatusOr<PageSet> PrivateScan::FindUnregisteredMappings() const {
       rest = {next, span.pages.end() - std::min(next, span.pages.end())};
     }
   }
+  INCR_RETURN_IF_ERROR(scanner_.CheckAlive());
   return mappings;
 }
 
@@ -144,7 +145,7 @@ absl::StatusOr<PageSet> PrivateScan::FindContent(const PageSet& pages) const {
     if (!IsPrivate(mapping) || pages.Intersect(here).empty()) continue;
     ScanQuery query = OwnContent({mapping.pages(), mapping.is_file()});
     query.report = kPopulated;
-    INCR_RETURN_IF_ERROR(scanner_.Scan(mapping.pages(), query, [&](PageRange run, uint64_t is) {
+    INCR_RETURN_IF_ERROR(scanner_.ScanUnchecked(mapping.pages(), query, [&](PageRange run, uint64_t is) {
       (is & PAGE_IS_SWAPPED ? swapped : content).Add(run);
     }));
   }
@@ -155,6 +156,7 @@ absl::StatusOr<PageSet> PrivateScan::FindContent(const PageSet& pages) const {
     content.Add(unclear);
   }
   content.Add(swapped);
+  INCR_RETURN_IF_ERROR(scanner_.CheckAlive());
   return content;
 }
 
@@ -166,13 +168,13 @@ absl::StatusOr<PageSet> PrivateScan::FindProtected(PageRange range) const {
   query.report = kPopulated;
   PageSet found;
   INCR_RETURN_IF_ERROR(
-      scanner_.Scan(range, query, [&](PageRange run, uint64_t) { found.Add(run); }));
+      scanner_.ScanUnchecked(range, query, [&](PageRange run, uint64_t) { found.Add(run); }));
   return found;
 }
 
 absl::Status PrivateScan::TakeWritten(PageSet* written) const {
   Runs runs;
-  const absl::Status status = ForEachPart(
+  absl::Status status = ForEachPart(
       [this](const ScanSpan& span, Runs* found) {
         ScanQuery query = OwnContent(span);
         query.all_of |= PAGE_IS_WRITTEN;
@@ -180,6 +182,7 @@ absl::Status PrivateScan::TakeWritten(PageSet* written) const {
         return ScanInto(span.pages, query, found);
       },
       &runs);
+  status.Update(scanner_.CheckAlive());
   PageSet content, markers;
   const absl::Status settled = Settle(std::move(runs), written, &content, &markers);
   return status.ok() ? settled : status;
@@ -188,7 +191,7 @@ absl::Status PrivateScan::TakeWritten(PageSet* written) const {
 absl::Status PrivateScan::TakeWrittenAndContent(PageSet* written, PageSet* content,
                                                 PageSet* markers) const {
   Runs runs;
-  const absl::Status status = ForEachPart(
+  absl::Status status = ForEachPart(
       [this](const ScanSpan& span, Runs* found) {
         if (!span.files) return ScanAnonymous(span.pages, found);
         ScanQuery query = OwnContent(span);
@@ -196,6 +199,7 @@ absl::Status PrivateScan::TakeWrittenAndContent(PageSet* written, PageSet* conte
         return ScanInto(span.pages, query, found);
       },
       &runs);
+  status.Update(scanner_.CheckAlive());
   const absl::Status settled = Settle(std::move(runs), written, content, markers);
   return status.ok() ? settled : status;
 }
@@ -247,7 +251,7 @@ absl::StatusOr<PageSet> PrivateScan::PlacesToLookAt(PageRange span) const {
   ScanQuery query;
   query.all_of = PAGE_IS_WRITTEN;
   query.report = PAGE_IS_WRITTEN;
-  INCR_RETURN_IF_ERROR(scanner_.Scan(span, query, [&](PageRange r, uint64_t) { places.Add(r); }));
+  INCR_RETURN_IF_ERROR(scanner_.ScanUnchecked(span, query, [&](PageRange r, uint64_t) { places.Add(r); }));
   PageSet here;
   here.Add(span);
   places.Add(unregistered_.Intersect(here));
@@ -274,7 +278,7 @@ absl::Status PrivateScan::ScanAnonymous(PageRange span, Runs* runs) const {
   absl::Status status;
   for (PageRange run : Coalesce(to_arm)) {
     // Between the two scans others may have written: what is armed is written.
-    status = scanner_.Scan(run, arm, [&](PageRange armed, uint64_t) { found.written.Add(armed); });
+    status = scanner_.ScanUnchecked(run, arm, [&](PageRange armed, uint64_t) { found.written.Add(armed); });
     if (!status.ok()) break;
   }
   PageSet clean = MappedIn(*map_, span);

@@ -45,7 +45,9 @@ struct UffdTrackerTraits {
 
 class PrivateScan {
  public:
-  // `map` outlives it. Opens the process's pagemap. Mappings in `except` are not looked at.
+  // `map` outlives it. Mappings in `except` are not looked at.
+  PrivateScan(PagemapScanner scanner, const MemoryMap* map, const UffdTrackerTraits& traits,
+              const PageSet& except = PageSet());
   static absl::StatusOr<PrivateScan> Open(const ProcessHandle& process, const MemoryMap& map,
                                           const UffdTrackerTraits& traits,
                                           const PageSet& except = PageSet());
@@ -59,7 +61,8 @@ class PrivateScan {
   // The mappings of FindUnregistered's content, whole: no more of each is looked at than its first page.
   absl::StatusOr<PageSet> FindUnregisteredMappings() const;
 
-  // Content in private mappings that are registered with no userfaultfd. Before the others.
+  // Content in private mappings that are registered with no userfaultfd. Before the others, which say
+  // kNotFound if the memory is gone: it is not seen here.
   absl::StatusOr<PageSet> FindUnregistered();
 
   // Content in the private mappings that `pages` lie in, whoever has registered them. Arms nothing.
@@ -77,9 +80,6 @@ class PrivateScan {
   absl::Status TakeWrittenAndContent(PageSet* written, PageSet* content, PageSet* markers) const;
 
  private:
-  PrivateScan(PagemapScanner scanner, const MemoryMap* map, const UffdTrackerTraits& traits,
-              const PageSet& except);
-
   // Runs by what is known of them from their categories alone.
   struct Runs {
     PageSet written, clean;

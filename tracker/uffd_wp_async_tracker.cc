@@ -14,6 +14,7 @@
 //   - what another userfaultfd has is never armed by us, and taken whole (uffd_registry.h).
 #include "tracker/uffd_wp_async_tracker.h"
 
+#include <optional>
 #include <utility>
 
 #include "base/fault_point.h"
@@ -54,7 +55,7 @@ class UffdWpAsyncTracker final : public WriteTracker {
   absl::Status Arm(const MemoryMap& map, const PageSet& known) override;
   absl::StatusOr<uint64_t> CountUnarmed(const MemoryMap& map) override;
   absl::Status ArmNew(const MemoryMap& map) override;
-  void LookAhead(const MemoryMap& map) const override;
+  void LookAhead(const MemoryMap& map) override;
   absl::StatusOr<TakenPages> TakeRunning(const MemoryMap& map) override;
   absl::StatusOr<TakenPages> TakeFrozen(const MemoryMap& map) override;
   void Exclude(PageSet pages) override { ledger_.Exclude(std::move(pages)); }
@@ -69,6 +70,7 @@ class UffdWpAsyncTracker final : public WriteTracker {
  private:
   // All private content, registered and armed, in a freeze.
   absl::Status TakePrivate(const MemoryMap& map, Found* found);
+  absl::StatusOr<PagemapScanner> TakeScanner();
   absl::Status CompareShared(const MemoryMap& map);
 
   const ProcessHandle* const process_;
@@ -77,11 +79,21 @@ class UffdWpAsyncTracker final : public WriteTracker {
   UffdRegistry registry_;
   EpochLedger ledger_;
   ContentComparer shared_;
+  std::optional<PagemapScanner> scanner_;  // opened by LookAhead
   ParallelFor threads_{ParallelFor::HelpersForThisMachine()};
 };
 
+// Of memory that an exec has replaced since LookAhead every scan says that it is gone.
+absl::StatusOr<PagemapScanner> UffdWpAsyncTracker::TakeScanner() {
+  if (!scanner_) return PagemapScanner::Open(*process_);
+  PagemapScanner scanner = *std::move(scanner_);
+  scanner_.reset();
+  return scanner;
+}
+
 absl::Status UffdWpAsyncTracker::TakePrivate(const MemoryMap& map, Found* found) {
-  INCR_ASSIGN_OR_RETURN(PrivateScan scan, PrivateScan::Open(*process_, map, traits_));
+  INCR_ASSIGN_OR_RETURN(PagemapScanner scanner, TakeScanner());
+  PrivateScan scan(std::move(scanner), &map, traits_);
   INCR_ASSIGN_OR_RETURN(PageSet unregistered, scan.FindUnregistered());
   scan.Divide(&threads_, ledger_.populated());
   registry_.RegisterFrozen(map, unregistered);
@@ -150,11 +162,15 @@ absl::Status UffdWpAsyncTracker::ArmNew(const MemoryMap& map) {
 }
 
 // On this thread alone: the others have the target's CPUs.
-void UffdWpAsyncTracker::LookAhead(const MemoryMap& map) const {
-  if (ledger_.populated().page_count() > kMostCachedPages) return;
-  const absl::StatusOr<PrivateScan> scan =
-      PrivateScan::Open(*process_, map, traits_, registry_.foreign());
-  if (scan.ok()) scan->WarmUp();
+void UffdWpAsyncTracker::LookAhead(const MemoryMap& map) {
+  absl::StatusOr<PagemapScanner> opened = PagemapScanner::Open(*process_);
+  if (!opened.ok()) return;
+  if (ledger_.populated().page_count() <= kMostCachedPages) {
+    const absl::StatusOr<PrivateScan> scan =
+        PrivateScan::Open(*process_, map, traits_, registry_.foreign());
+    if (scan.ok()) scan->WarmUp();
+  }
+  scanner_ = *std::move(opened);
 }
 
 absl::StatusOr<TakenPages> UffdWpAsyncTracker::TakeRunning(const MemoryMap& map) {

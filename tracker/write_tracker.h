@@ -60,7 +60,7 @@ class WriteTracker {
   virtual absl::Status ArmNew(const MemoryMap& map) { return absl::OkStatus(); }
 
   // Just before a freeze: brings what TakeFrozen will walk into this CPU's caches. Changes nothing.
-  virtual void LookAhead(const MemoryMap& map) const {}
+  virtual void LookAhead(const MemoryMap& map) {}
 
   // A pre-copy round while the target runs; `map` was read just before.
   virtual absl::StatusOr<TakenPages> TakeRunning(const MemoryMap& map) = 0;
