@@ -342,7 +342,9 @@ TEST_P(SessionTest, AFileThatTurnsDirectDuringAnEpochMakesItStartAnew) {
   SessionOptions options = Options();
   int freezes = 0;
   options.while_frozen = [&] {
-    if (++freezes == 2) EXPECT_EQ(fcntl(shared->get(), F_SETFL, O_DIRECT), 0);
+    if (++freezes == 2) {
+      EXPECT_EQ(fcntl(shared->get(), F_SETFL, O_DIRECT), 0);
+    }
   };
   auto session = CheckpointSession::Start(store_.get(), target.pid(), options);
   ASSERT_TRUE(session.ok()) << session.status();
