@@ -112,8 +112,12 @@ def describe(rows, cpu_s, seconds):
             "total_max_us": max(row["total_us"] for row in rows)}
 
 
+def tracker_options(arguments):
+    return ("--tracker", arguments.tracker) if arguments.tracker else ()
+
+
 def run_tracked(case, a, b, rate, arguments, cpus):
-    with Tracking(a, arguments.dir, 0, cpus=cpus) as tracking:
+    with Tracking(a, arguments.dir, 0, tracker_options(arguments), cpus=cpus) as tracking:
         tracking.start()
         time.sleep(1)
         tracking.request_epoch()
@@ -131,7 +135,7 @@ def run_tracked(case, a, b, rate, arguments, cpus):
 
 def run_minute(case, a, rate, arguments, cpus):
     """All the epochs of a minute, at the daemon's own interval: how many are durable?"""
-    with Tracking(a, arguments.dir, case.interval_s, cpus=cpus) as tracking:
+    with Tracking(a, arguments.dir, case.interval_s, tracker_options(arguments), cpus=cpus) as tracking:
         a.set_rate(rate)
         tracking.start()
         time.sleep(2)
@@ -225,6 +229,7 @@ def parse():
     parser.add_argument("--minute-s", type=float, default=60, help="how long a minute is")
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--no-pin", dest="pin", action="store_false")
+    parser.add_argument("--tracker", help="default: the one that incr-ckpt chooses")
     parser.add_argument("--dir", help="where stores go (default: a temporary folder)")
     parser.add_argument("--name", default="cost", help="of the results")
     return parser.parse_args()
@@ -244,7 +249,8 @@ def main():
         arguments.dir = folder
         measured = [run_case(case, arguments, cpus) for case in CASES if arguments.case in (case.name, "all")]
     result = {"machine": machine(), "version": version(), "bare_us": bare, "cases": measured,
-              "placement": "the target on one CPU, daemon and agent on the others" if pin else "not pinned"}
+              "placement": ("the target on one CPU, daemon and agent on the others" if pin else "not pinned") +
+              (f"; tracker {arguments.tracker}" if arguments.tracker else "")}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / arguments.name
     path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
