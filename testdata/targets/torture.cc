@@ -148,9 +148,13 @@ int main(int argc, char** argv) {
   for (uint64_t reported = 0; access(stop_file.c_str(), F_OK) != 0;) {
     usleep(5'000);
     uint64_t least = UINT64_MAX, most = 0;
-    for (auto& step : steps) {
-      least = std::min<uint64_t>(least, step);
-      most = std::max<uint64_t>(most, step);
+    {
+      // Nobody takes a turn meanwhile, however long this thread waits for a CPU between two loads.
+      std::lock_guard lock(ring_mutex);
+      for (auto& step : steps) {
+        least = std::min<uint64_t>(least, step);
+        most = std::max<uint64_t>(most, step);
+      }
     }
     if (least < reported || most > least + 2) Bad("ring order", -1);
     reported = least;
