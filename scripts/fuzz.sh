@@ -8,14 +8,15 @@ seconds=${1:-60}
 out=/tmp/incr-ckpt-fuzz
 mkdir -p "$out/proto"
 protoc --proto_path=. --cpp_out="$out" proto/epoch.proto
-sources="fuzz_target fuzz_parsers catalog commit_count export_format kv_db lz4_page manifest pack_format page_delta
-  page_table store_directory xxhash"
+# As the build knows them, so that none is forgotten.
+sources=$(bazel query --noshow_progress 'kind("source file", deps(//store:fuzz_parsers))' 2>/dev/null |
+  sed -n 's|^//\(.*\):\(.*\.cc\)$|\1/\2|p')
 absl=$(cd /usr/lib/x86_64-linux-gnu && ls libabsl_*.so | sed 's/^lib/-l/; s/\.so$//')
 # RocksDB of Debian has no type information for its own classes.
 clang++ -std=c++20 -O1 -g -fno-sanitize-recover=all -fsanitize=fuzzer,address,undefined -fno-sanitize=vptr \
-  -I. -I"$out" $(printf 'store/%s.cc ' $sources) base/{file,status,fault_point,clock,page_range}.cc \
-  "$out/proto/epoch.pb.cc" -o "$out/fuzz" -lrocksdb -llz4 -lxxhash -lprotobuf $absl
-for parser in manifest record pack export; do
+  -I. -I"$out" store/fuzz_target.cc $sources \
+  "$out/proto/epoch.pb.cc" -o "$out/fuzz" -lrocksdb -llz4 -lzstd -lxxhash -lprotobuf $absl
+for parser in manifest record pack body export; do
   mkdir -p "$out/$parser"
   echo "== $parser"
   INCR_CKPT_FUZZ_PARSER=$parser "$out/fuzz" -max_total_time="$seconds" -rss_limit_mb=4096 -timeout=10 -print_final_stats=1 \

@@ -12,6 +12,7 @@
 #include "store/lz4_page.h"
 #include "store/manifest.h"
 #include "store/pack_format.h"
+#include "store/zstd_page.h"
 
 namespace incr {
 namespace {
@@ -146,6 +147,24 @@ std::string SeedPack(int n) {
   return {pack.begin(), pack.begin() + kPackHeaderBytes + total};
 }
 
+// --- a page's body; the first byte says of which kind
+
+bool RunBody(const std::string& bytes) {
+  if (bytes.empty()) return false;
+  const auto* body = reinterpret_cast<const uint8_t*>(bytes.data()) + 1;
+  uint8_t page[kPageSize];
+  return bytes[0] % 2 == 0 ? DecompressPage(body, bytes.size() - 1, page)
+                           : DecompressZstdPage(body, bytes.size() - 1, page);
+}
+
+std::string SeedBody(int n) {
+  if (n > 1) return "";
+  uint8_t body[kMaxCompressedPage];
+  const size_t size = n == 0 ? CompressPage(PageOf(3).data(), body)
+                             : CompressZstdPage(PageOf(3).data(), body, sizeof body);
+  return std::string(1, static_cast<char>(n)) + std::string(body, body + size);
+}
+
 // --- export file
 
 uint64_t FrameSum(uint64_t number, const char* frame, uint32_t payload) {
@@ -260,6 +279,7 @@ const std::vector<FuzzParser>& FuzzParsers() {
   static const std::vector<FuzzParser> parsers = {{"manifest", &RunManifest, &SeedManifest},
                                                   {"record", &RunRecord, &SeedRecord},
                                                   {"pack", &RunPack, &SeedPack},
+                                                  {"body", &RunBody, &SeedBody},
                                                   {"export", &RunExport, &SeedExport}};
   return parsers;
 }
