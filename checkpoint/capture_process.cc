@@ -52,6 +52,9 @@ void CaptureThread(const ThreadState& state, const SharedState& shared, const Re
   thread->set_tid(state.tid);
   thread->set_comm(PrintableUtf8(state.comm));
   thread->set_registers(&resumed.registers, sizeof resumed.registers);
+  if (resumed.registers.rip + 2 == state.registers.rip) {
+    thread->set_call_result(static_cast<int64_t>(state.registers.rax));
+  }
   thread->set_xstate(state.xstate);
   thread->set_signal_mask(state.signal_mask);
   for (const std::string& info : state.pending_signals) thread->add_pending_signals(info);

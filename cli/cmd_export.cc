@@ -1,20 +1,14 @@
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdio>
 #include <memory>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "base/file.h"
 #include "base/status.h"
 #include "cli/commands.h"
 #include "cli/epoch_rows.h"
 #include "cli/exit_status.h"
 #include "cli/json.h"
+#include "cli/output_file.h"
 #include "cli/progress_line.h"
 #include "cli/text_table.h"
 #include "store/export.h"
@@ -35,48 +29,6 @@ absl::StatusOr<std::vector<uint64_t>> ChooseEpochs(const StoreReader& reader, co
   return epochs;
 }
 
-// A file appears whole or not at all; what is no regular file (a pipe, a device) is written as it is.
-class Output {
- public:
-  static absl::StatusOr<Output> Open(const std::string& path) {
-    Output output;
-    output.path_ = path;
-    if (path == "-") {
-      if (::isatty(STDOUT_FILENO)) {
-        return absl::InvalidArgumentError("-o -: stdout is a terminal; give a file, or a pipe");
-      }
-      output.fd_ = ScopedFd(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
-      return output;
-    }
-    struct stat info;
-    if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
-      INCR_ASSIGN_OR_RETURN(output.fd_, OpenFile(path, O_WRONLY));
-      return output;
-    }
-    output.temporary_ = absl::StrCat(path, ".", ::getpid(), ".tmp");
-    INCR_ASSIGN_OR_RETURN(output.fd_, OpenFile(output.temporary_, O_WRONLY | O_CREAT | O_EXCL, 0600));
-    return output;
-  }
-  Output(Output&&) = default;
-  ~Output() {
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
-  }
-  int fd() const { return fd_.get(); }
-  absl::Status Finish() {
-    if (temporary_.empty()) return absl::OkStatus();
-    if (::fsync(fd_.get()) != 0) return ErrnoStatus(absl::StrCat("fsync(", temporary_, ")"));
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) return ErrnoStatus(absl::StrCat("rename(", path_, ")"));
-    temporary_.clear();
-    const size_t slash = path_.rfind('/');
-    return SyncDirectory(slash == std::string::npos ? "." : path_.substr(0, slash + 1));
-  }
-
- private:
-  Output() = default;
-  std::string path_, temporary_;
-  ScopedFd fd_;
-};
-
 std::string FormatExport(const pb::ExportReply& reply) {
   std::string epochs;
   for (const uint32_t epoch : reply.epochs()) absl::StrAppend(&epochs, epochs.empty() ? "" : ", ", epoch);
@@ -92,7 +44,7 @@ absl::StatusOr<int> RunExport(const CommandContext& context, const ExportArgs& a
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<StoreReader> reader, StoreReader::Open(store));
   INCR_ASSIGN_OR_RETURN(const std::string job, ChooseJob(*reader, args.job));
   INCR_ASSIGN_OR_RETURN(const std::vector<uint64_t> epochs, ChooseEpochs(*reader, job, args.epochs));
-  INCR_ASSIGN_OR_RETURN(Output output, Output::Open(args.file));
+  INCR_ASSIGN_OR_RETURN(OutputFile output, OutputFile::Open(args.file));
   pb::ExportReply reply;
   {
     ProgressLine line("export");
@@ -109,13 +61,7 @@ absl::StatusOr<int> RunExport(const CommandContext& context, const ExportArgs& a
   reply.set_job(job);
   for (const uint64_t epoch : epochs) reply.add_epochs(epoch);
   reply.set_file(CleanText(args.file));
-  if (args.file != "-") {
-    INCR_RETURN_IF_ERROR(Print(context, reply, FormatExport(reply)));
-    return kExitOk;
-  }
-  // stdout is the file.
-  const std::string text = context.json ? ToJson(reply) + "\n" : absl::StrCat("incr-ckpt: ", FormatExport(reply));
-  (void)WriteExactly(STDERR_FILENO, text.data(), text.size(), "stderr");
+  INCR_RETURN_IF_ERROR(PrintBeside(args.file, context, reply, FormatExport(reply)));
   return kExitOk;
 }
 

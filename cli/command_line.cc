@@ -45,6 +45,7 @@ class Parser {
     AddReadingCommands();
     AddGcCommand();
     AddStoreCommands();
+    AddDebuggerCommands();
     CLI::App* help = Add("help", kHelpHelp);
     help->add_option("command", help_verb_, "The command to explain")->type_name("");
   }
@@ -226,6 +227,21 @@ class Parser {
         ->type_name("NAME");
   }
 
+  void AddDebuggerCommands() {
+    CLI::App* core = Add("core", kCoreHelp);
+    CLI::App* dump = Add("dump-memory", kDumpMemoryHelp);
+    dump->add_option("--range", dump_.range, "What: addresses in hexadecimal, or a mapping's name as show prints it")
+        ->type_name("START-END|START+LENGTH|NAME")
+        ->required();
+    const auto common = [](CLI::App* command, std::string* epoch, std::string* job, std::string* file) {
+      command->add_option("--epoch", *epoch, "Its number, or latest")->type_name("N|latest")->required();
+      command->add_option("--job", *job, "Needed if the store has several")->type_name("NAME");
+      command->add_option("-o,--output", *file, "The file to write, or - for stdout")->type_name("FILE")->required();
+    };
+    common(core, &core_.epoch, &core_.job, &core_.file);
+    common(dump, &dump_.epoch, &dump_.job, &dump_.file);
+  }
+
   std::string Verb() const {
     for (const CLI::App* command : app_.get_subcommands()) return command->get_name();
     return "";
@@ -273,7 +289,7 @@ class Parser {
     }
     for (const std::string* job : {&start_.tracking.job, &run_.tracking.job, &list_.job,
                                    &show_.job, &diff_.job, &restore_.job, &gc_.job, &verify_.job,
-                                   &export_.job, &import_.job}) {
+                                   &export_.job, &import_.job, &core_.job, &dump_.job}) {
       if (job->empty()) continue;
       if (const absl::Status valid = CheckJobName(*job); !valid.ok()) {
         return UsageError(std::string(valid.message()), verb);
@@ -297,6 +313,8 @@ class Parser {
     if (verb == "repair") return repair_;
     if (verb == "export") return export_;
     if (verb == "import") return import_;
+    if (verb == "core") return core_;
+    if (verb == "dump-memory") return dump_;
     if (version_) return VersionArgs{};
     if (verb == "help") return HelpResult();
     return UsageError("no command given", "");
@@ -359,6 +377,8 @@ class Parser {
   RepairArgs repair_;
   ExportArgs export_;
   ImportArgs import_;
+  CoreArgs core_;
+  DumpMemoryArgs dump_;
   CLI::Option* restore_interval_ = nullptr;
 };
 

@@ -90,6 +90,17 @@ struct ImportArgs {
   std::string file;  // "-": stdin
   std::string job;
 };
+struct CoreArgs {
+  std::string job;
+  std::string epoch;  // number or "latest"
+  std::string file;   // "-": stdout
+};
+struct DumpMemoryArgs {
+  std::string job;
+  std::string epoch;
+  std::string range;  // "START-END", "START+LENGTH", or a mapping's name
+  std::string file;
+};
 struct VersionArgs {};
 // Nothing to do but to print: help, or a usage error.
 struct PrintArgs {
@@ -99,7 +110,7 @@ struct PrintArgs {
 
 using CommandArgs = std::variant<StartArgs, RunArgs, CheckpointArgs, StopArgs, StatusArgs, ListArgs,
                                  ShowArgs, DiffArgs, RestoreArgs, GcArgs, DoctorArgs, VerifyArgs, RepairArgs,
-                                 ExportArgs, ImportArgs, VersionArgs, PrintArgs>;
+                                 ExportArgs, ImportArgs, CoreArgs, DumpMemoryArgs, VersionArgs, PrintArgs>;
 
 struct CommandLine {
   std::string store;  // --store, may be empty

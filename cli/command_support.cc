@@ -28,6 +28,14 @@ absl::Status Print(const CommandContext& context, const google::protobuf::Messag
   return WriteExactly(STDOUT_FILENO, out.data(), out.size(), "stdout");
 }
 
+absl::Status PrintBeside(const std::string& file, const CommandContext& context, const google::protobuf::Message& reply,
+                         const std::string& text) {
+  if (file != "-") return Print(context, reply, text);
+  const std::string line = context.json ? ToJson(reply) + "\n" : absl::StrCat("incr-ckpt: ", text);
+  (void)WriteExactly(STDERR_FILENO, line.data(), line.size(), "stderr");
+  return absl::OkStatus();
+}
+
 void PrintError(const std::string& line) {
   const std::string text = absl::StrCat("incr-ckpt: ", CleanText(line), "\n");
   (void)WriteExactly(STDERR_FILENO, text.data(), text.size(), "stderr");

@@ -33,6 +33,8 @@ absl::StatusOr<int> RunVerify(const CommandContext& context, const VerifyArgs& a
 absl::StatusOr<int> RunRepair(const CommandContext& context, const RepairArgs& args);
 absl::StatusOr<int> RunExport(const CommandContext& context, const ExportArgs& args);
 absl::StatusOr<int> RunImport(const CommandContext& context, const ImportArgs& args);
+absl::StatusOr<int> RunCore(const CommandContext& context, const CoreArgs& args);
+absl::StatusOr<int> RunDumpMemory(const CommandContext& context, const DumpMemoryArgs& args);
 
 // What they share (command_support.cc).
 
@@ -41,6 +43,10 @@ absl::StatusOr<std::string> StoreOf(const CommandContext& context);
 // To stdout: `reply` as JSON, or `text`.
 absl::Status Print(const CommandContext& context, const google::protobuf::Message& reply,
                    const std::string& text);
+
+// The same for a command that wrote `file`: to stderr, as one line, if that was "-", since stdout is the file then.
+absl::Status PrintBeside(const std::string& file, const CommandContext& context, const google::protobuf::Message& reply,
+                         const std::string& text);
 
 // One line to stderr, after "incr-ckpt: ".
 void PrintError(const std::string& line);

@@ -31,22 +31,6 @@ bool ParseLength(absl::string_view text, uint64_t* value) {
   return absl::SimpleAtoi(text, value);
 }
 
-// One range by numbers, if that is what `text` is.
-std::optional<AddressRange> ParseNumbers(absl::string_view text) {
-  AddressRange range;
-  uint64_t length = 0;
-  const std::vector<absl::string_view> bounds = absl::StrSplit(text, '-');
-  if (bounds.size() == 2 && ParseHex(bounds[0], &range.start) && ParseHex(bounds[1], &range.end)) {
-    return range;
-  }
-  const std::vector<absl::string_view> sum = absl::StrSplit(text, '+');
-  if (sum.size() != 2 || !ParseHex(sum[0], &range.start) || !ParseLength(sum[1], &length)) {
-    return std::nullopt;
-  }
-  range.end = length > UINT64_MAX - range.start ? UINT64_MAX : range.start + length;
-  return range;
-}
-
 std::vector<AddressRange> Joined(std::vector<AddressRange> ranges) {
   std::sort(ranges.begin(), ranges.end(),
             [](const AddressRange& a, const AddressRange& b) { return a.start < b.start; });
@@ -92,10 +76,25 @@ absl::Status CompareBatch(const StoreReader& store, const std::vector<uint64_t>&
 
 }  // namespace
 
+std::optional<AddressRange> ParseAddressRange(absl::string_view text) {
+  AddressRange range;
+  uint64_t length = 0;
+  const std::vector<absl::string_view> bounds = absl::StrSplit(text, '-');
+  if (bounds.size() == 2 && ParseHex(bounds[0], &range.start) && ParseHex(bounds[1], &range.end)) {
+    return range;
+  }
+  const std::vector<absl::string_view> sum = absl::StrSplit(text, '+');
+  if (sum.size() != 2 || !ParseHex(sum[0], &range.start) || !ParseLength(sum[1], &length)) {
+    return std::nullopt;
+  }
+  range.end = length > UINT64_MAX - range.start ? UINT64_MAX : range.start + length;
+  return range;
+}
+
 absl::StatusOr<std::vector<AddressRange>> ParseRanges(absl::string_view text,
                                                       const EpochSide& before,
                                                       const EpochSide& after) {
-  if (const std::optional<AddressRange> range = ParseNumbers(text)) {
+  if (const std::optional<AddressRange> range = ParseAddressRange(text)) {
     if (range->start < range->end) return std::vector<AddressRange>{*range};
     return absl::InvalidArgumentError(
         absl::StrCat("--bytes ", CleanText(text), ": ends before it begins"));

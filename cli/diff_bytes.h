@@ -22,6 +22,9 @@ struct AddressRange {
   bool operator==(const AddressRange&) const = default;
 };
 
+// "START-END" or "START+LENGTH"; nothing if `text` is neither. The end may be before the start.
+std::optional<AddressRange> ParseAddressRange(absl::string_view text);
+
 // START-END, START+LENGTH, or a mapping's name in either epoch; numbers are hexadecimal, 0x or not, as in
 // /proc/PID/maps; LENGTH is decimal unless it begins with 0x. Pure.
 absl::StatusOr<std::vector<AddressRange>> ParseRanges(absl::string_view text,

@@ -174,6 +174,27 @@ inline constexpr CommandHelp kExportHelp = {
 
 Each page is in the file once. The file is as secret as the memory of the process.)"};
 
+inline constexpr CommandHelp kCoreHelp = {
+    "Write an epoch as an ELF core file, for a debugger",
+    R"(Examples:
+  incr-ckpt core --epoch latest -o core
+  incr-ckpt core --epoch 12 --job web -o - | ssh other 'cat > core.12'
+  gdb /usr/bin/redis-server core
+
+The core has all threads as they were at the epoch, and what the process had of its own
+in memory; a debugger reads the rest from the program and its libraries, which must be
+those of then. The file is sparse, and as secret as the memory of the process.)"};
+
+inline constexpr CommandHelp kDumpMemoryHelp = {
+    "Write a range of an epoch's memory to a file, as it was",
+    R"(Examples:
+  incr-ckpt dump-memory --epoch 12 --range 7f31c0000000-7f31c0021000 -o part
+  incr-ckpt dump-memory --epoch 12 --range 7f31c0000000+4096 -o - | xxd
+  incr-ckpt dump-memory --epoch latest --range '[heap]' -o heap
+
+All of the range must have been mapped. Pages of a file that the process had not changed
+are read from the file, which must be the same still.)"};
+
 inline constexpr CommandHelp kImportHelp = {
     "Take the epochs of an exported file into this store",
     R"(Examples:

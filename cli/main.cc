@@ -101,6 +101,8 @@ struct Dispatch {
   absl::StatusOr<int> operator()(const RepairArgs& args) const { return RunRepair(context, args); }
   absl::StatusOr<int> operator()(const ExportArgs& args) const { return RunExport(context, args); }
   absl::StatusOr<int> operator()(const ImportArgs& args) const { return RunImport(context, args); }
+  absl::StatusOr<int> operator()(const CoreArgs& args) const { return RunCore(context, args); }
+  absl::StatusOr<int> operator()(const DumpMemoryArgs& args) const { return RunDumpMemory(context, args); }
   absl::StatusOr<int> operator()(const VersionArgs&) const { return PrintVersion(context); }
   absl::StatusOr<int> operator()(const PrintArgs& args) const { return PrintText(args); }
 };

@@ -151,6 +151,10 @@ absl::Status CheckRegisters(const pb::Thread& thread) {
       !IsUserAddress(registers.gs_base)) {
     return Bad(who, " has rip, fs or gs base outside of user space");
   }
+  constexpr int64_t kLastRestart = -512, kFirstRestart = -516;  // the kernel's ERESTART*
+  if (thread.call_result() != 0 && (thread.call_result() < kFirstRestart || thread.call_result() > kLastRestart)) {
+    return Bad(who, " was in a call that gave ", thread.call_result());
+  }
   if (thread.xstate().size() < kXsaveMinimum || thread.xstate().size() > kXsaveMaximum) {
     return Bad(who, " has ", thread.xstate().size(), " bytes of extended state");
   }
