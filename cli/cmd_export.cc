@@ -1,12 +1,12 @@
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <optional>
+#include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/file.h"
@@ -35,47 +35,29 @@ absl::StatusOr<std::vector<uint64_t>> ChooseEpochs(const StoreReader& reader, co
   return epochs;
 }
 
-// A file appears whole or not at all; what is no regular file (a pipe, a device) is written as it is.
-class Output {
- public:
-  static absl::StatusOr<Output> Open(const std::string& path) {
-    Output output;
-    output.path_ = path;
-    if (path == "-") {
-      if (::isatty(STDOUT_FILENO)) {
-        return absl::InvalidArgumentError("-o -: stdout is a terminal; give a file, or a pipe");
-      }
-      output.fd_ = ScopedFd(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
-      return output;
-    }
-    struct stat info;
-    if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
-      INCR_ASSIGN_OR_RETURN(output.fd_, OpenFile(path, O_WRONLY));
-      return output;
-    }
-    output.temporary_ = absl::StrCat(path, ".", ::getpid(), ".tmp");
-    INCR_ASSIGN_OR_RETURN(output.fd_, OpenFile(output.temporary_, O_WRONLY | O_CREAT | O_EXCL, 0600));
+// Where it is written to, and what that is called in messages.
+struct Output {
+  std::optional<ExportFile> file;  // none: stdout
+  ScopedFd pipe;
+  std::string name;
+  int fd() const { return file.has_value() ? file->fd() : pipe.get(); }
+};
+
+absl::StatusOr<Output> OpenOutput(const std::string& path) {
+  Output output;
+  output.name = path;
+  if (path != "-") {
+    INCR_ASSIGN_OR_RETURN(ExportFile file, ExportFile::Open(path));
+    output.name = file.name();
+    output.file.emplace(std::move(file));
     return output;
   }
-  Output(Output&&) = default;
-  ~Output() {
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  if (::isatty(STDOUT_FILENO)) {
+    return absl::InvalidArgumentError("-o -: stdout is a terminal; give a file, or a pipe");
   }
-  int fd() const { return fd_.get(); }
-  absl::Status Finish() {
-    if (temporary_.empty()) return absl::OkStatus();
-    if (::fsync(fd_.get()) != 0) return ErrnoStatus(absl::StrCat("fsync(", temporary_, ")"));
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) return ErrnoStatus(absl::StrCat("rename(", path_, ")"));
-    temporary_.clear();
-    const size_t slash = path_.rfind('/');
-    return SyncDirectory(slash == std::string::npos ? "." : path_.substr(0, slash + 1));
-  }
-
- private:
-  Output() = default;
-  std::string path_, temporary_;
-  ScopedFd fd_;
-};
+  output.pipe = ScopedFd(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
+  return output;
+}
 
 std::string FormatExport(const pb::ExportReply& reply) {
   std::string epochs;
@@ -92,16 +74,16 @@ absl::StatusOr<int> RunExport(const CommandContext& context, const ExportArgs& a
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<StoreReader> reader, StoreReader::Open(store));
   INCR_ASSIGN_OR_RETURN(const std::string job, ChooseJob(*reader, args.job));
   INCR_ASSIGN_OR_RETURN(const std::vector<uint64_t> epochs, ChooseEpochs(*reader, job, args.epochs));
-  INCR_ASSIGN_OR_RETURN(Output output, Output::Open(args.file));
+  INCR_ASSIGN_OR_RETURN(Output output, OpenOutput(args.file));
   pb::ExportReply reply;
   {
     ProgressLine line("export");
     INCR_ASSIGN_OR_RETURN(const ExportResult result,
-                          ExportEpochs(*reader, job, epochs, output.fd(), args.file,
+                          ExportEpochs(*reader, job, epochs, output.fd(), output.name,
                                        [&](uint64_t pages, uint64_t of) {
                                          line.Show(4096.0 * pages, 4096.0 * of, "");
                                        }));
-    INCR_RETURN_IF_ERROR(output.Finish());
+    if (output.file.has_value()) INCR_RETURN_IF_ERROR(output.file->Finish());
     reply.set_pages(result.pages);
     reply.set_bytes(result.bytes);
     reply.set_elapsed_s(line.elapsed_s());

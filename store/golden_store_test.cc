@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <string>
 
-#include "store/rebuild_index.h"
+#include "store/remake_index.h"
 #include "store/store.h"
 #include "store/test_pages.h"
 
@@ -111,11 +111,11 @@ TEST_F(GoldenStoreTest, AWriterGoesOnFromIt) {
   EXPECT_EQ(Difference(**store, "golden", 6, model), "");
 }
 
-TEST_F(GoldenStoreTest, ItsIndexCanBeRebuilt) {
-  auto result = RebuildIndex(path_);
+TEST_F(GoldenStoreTest, ItsIndexCanBeMadeAnew) {
+  auto result = RemakeIndex(path_);
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->pages, 5u);
-  EXPECT_EQ(result->damaged_pages, 0u);
+  EXPECT_EQ(result->bodies_lost, 0u);
   auto reader = StoreReader::Open(path_);
   ASSERT_TRUE(reader.ok());
   ExpectAllEpochs(**reader);
