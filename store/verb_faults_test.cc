@@ -43,7 +43,7 @@ TEST_P(VerbFaultsTest, AnErrorAtAnyOperation) {
   for (size_t k = 0; k < std::size(kKinds); ++k) {
     const Kind& kind = kKinds[k];
     FaultyDisk disk;
-    for (uint64_t at = 1 + (all ? 0 : k * 3);; at += all ? 1 : kind.says[0] == '\0' ? 37 : 17) {
+    for (uint64_t at = 1 + (all ? 0 : k * 3);; at += all ? 1 : kind.says[0] == '\0' ? 53 : verb == Verb::kGc ? 31 : 17) {
       Prepare(verb, root);
       disk.Arm(kind.fault, at);
       const absl::Status status = Run(verb, root, &disk);
