@@ -13,6 +13,7 @@
 #include <system_error>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "store/rocks_files.h"
@@ -143,6 +144,38 @@ absl::Status CopyFiles(FileIo io, const std::string& path, const std::string& co
   return absl::DataLossError(absl::StrCat(path, " has no files of a database"));
 }
 
+// Can be no key of ours: begins as no job does, and is too short for a page.
+constexpr absl::string_view kSeed("\0salvage", 8);
+
+// RocksDB's repair learns from table files which tables there are, and passes over what logs have of others: in a young
+// database, everything. So each table gets a file of its own, with a row that is none.
+absl::Status AddTableFiles(FileIo io, const std::string& copy) {
+  const std::string seed = copy + ".seed";
+  {
+    INCR_ASSIGN_OR_RETURN(const std::unique_ptr<KvDb> db, KvDb::Open(seed, KvDb::Mode::kCreate, {io}));
+    KvBatch batch;
+    for (int i = 0; i < kKvTables; ++i) batch.Add(static_cast<KvTable>(i), std::string(kSeed), "");
+    INCR_RETURN_IF_ERROR(db->Write(batch, /*sync=*/false));
+    INCR_RETURN_IF_ERROR(db->Compact());
+  }
+  std::error_code error;
+  uint64_t last = 0, number;
+  for (const fs::directory_entry& file : fs::directory_iterator(copy, error)) {
+    if (absl::SimpleAtoi(file.path().stem().string(), &number)) last = std::max(last, number);
+  }
+  for (const fs::directory_entry& file : fs::directory_iterator(seed, error)) {
+    if (file.path().extension() != ".sst") continue;
+    INCR_RETURN_IF_ERROR(io.Rename(file.path(), absl::StrCat(copy, "/", absl::Dec(++last, absl::kZeroPad6), ".sst")));
+  }
+  return io.RemoveTree(seed);
+}
+
+absl::Status RemoveSeeds(KvDb& db) {
+  KvBatch batch;
+  for (int i = 0; i < kKvTables; ++i) batch.Delete(static_cast<KvTable>(i), std::string(kSeed));
+  return db.Write(batch, /*sync=*/false);
+}
+
 // What RocksDB's repair gave up, as far as its readable rows are not in `db` already.
 absl::Status TakeFromLostFiles(FileIo io, const std::string& copy, KvDb& db) {
   std::error_code error;
@@ -200,8 +233,10 @@ absl::Status ReadTableFile(
 absl::StatusOr<std::unique_ptr<KvDb>> SalvageDatabase(const std::string& path, const std::string& copy,
                                                       FileIo io) {
   INCR_RETURN_IF_ERROR(CopyFiles(io, path, copy));
+  INCR_RETURN_IF_ERROR(AddTableFiles(io, copy));
   INCR_RETURN_IF_ERROR(KvDb::Repair(copy, io));
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, KvDb::Open(copy, KvDb::Mode::kCreate, {io}));
+  INCR_RETURN_IF_ERROR(RemoveSeeds(*db));
   INCR_RETURN_IF_ERROR(TakeFromLostFiles(io, copy, *db));
   return db;
 }

@@ -499,6 +499,41 @@ TEST_F(RepairTest, DamageOfLogAndCommitCountIsNotBelievedSilently) {
   EXPECT_EQ(Whole().size(), models_.size());
 }
 
+// Of a store that has never been opened again no table file tells which tables there are: its log alone does.
+TEST_F(RepairTest, AYoungStoresLogIsSalvagedAsFarAsItCanBeRead) {
+  fs::remove_all(path_);
+  models_.clear();
+  {
+    StoreOptions options;
+    options.create_if_missing = true;
+    auto store = Store::Open(path_, options);
+    ASSERT_TRUE(store.ok()) << store.status();
+    for (uint64_t epoch = 1; epoch <= 12; ++epoch) {
+      auto writer = (*store)->BeginEpoch("young", epoch - 1);
+      ASSERT_TRUE(writer.ok()) << writer.status();
+      ModelTable model = epoch == 1 ? ModelTable() : models_[{"young", epoch - 1}];
+      ASSERT_TRUE((*writer)->AddPages(1, {epoch, 1}, MakePage(epoch).data()).ok());
+      model[{1, epoch}] = epoch;
+      ASSERT_TRUE((*writer)->Commit({}, ImageOf({"young", epoch})).ok());
+      models_[{"young", epoch}] = model;
+    }
+  }
+  std::string log;
+  for (const auto& file : fs::directory_iterator(path_ + "/db")) {
+    EXPECT_NE(file.path().extension(), ".sst");
+    if (file.path().extension() == ".log" && file.file_size() > 0) log = file.path();
+  }
+  std::string bytes = ReadWholeFile(log).value();
+  ASSERT_GT(bytes.size(), 100'000u);
+  bytes[bytes.size() - 20] ^= 1;  // The last epoch's record.
+  Write(log, bytes);
+  ASSERT_TRUE(absl::IsDataLoss(Store::Open(path_, {}).status()));
+  std::set<Name> whole = Whole();
+  EXPECT_EQ(whole.size(), 11u);
+  ExpectRepaired(whole);
+  EXPECT_EQ(Whole(), whole);
+}
+
 // Its copies of damaged packs would fill the disk, run by run.
 TEST_F(RepairTest, ARepairThatFailsLeavesNoCopies) {
   std::string bytes = ReadWholeFile(path_ + "/packs/00000002.pack").value();
