@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -16,6 +17,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -529,6 +531,93 @@ TEST_F(CliTest, AFullStdoutIsAnError) {
     Exec(Command({"--help"}));
   });
   EXPECT_EQ(result.status, kExitFailed) << result;
+}
+
+// ---- import ----
+
+// Half of an exported file comes through the pipe, and then nothing.
+class StalledImportTest : public CliTest {
+ protected:
+  // `web` is tracked, and has an epoch.
+  void Track(const Child& target) {
+    ASSERT_EQ(Ckpt({"start", "--interval", "0", "--job", "web", absl::StrCat(target.pid())}).status, 0);
+    ASSERT_EQ(Ckpt({"export", "--epoch", "1", "-o", folder_ + "/file"}).status, 0);
+    pipe_ = folder_ + "/pipe";
+    ASSERT_EQ(::mkfifo(pipe_.c_str(), 0600), 0);
+    writer_ = ScopedFd(::open(pipe_.c_str(), O_RDWR | O_CLOEXEC));
+  }
+  std::unique_ptr<Child> Import() {
+    auto import = std::make_unique<Child>([&] { Exec(Command({"import", "--job", "copy", pipe_})); }, folder_ + "/out",
+                                          folder_ + "/err");
+    const std::string file = ReadAll(folder_ + "/file");
+    EXPECT_TRUE(WriteExactly(writer_.get(), file.data(), file.size() / 2, "pipe").ok());
+    // Until it has read that.
+    EXPECT_TRUE(Await([&] {
+      int left = -1;
+      return ::ioctl(writer_.get(), FIONREAD, &left) == 0 && left == 0;
+    }));
+    ::usleep(200'000);
+    EXPECT_TRUE(import->alive());
+    return import;
+  }
+  // As it was before.
+  void ExpectUnchanged() {
+    EXPECT_EQ(Ckpt({"verify"}).status, 0);
+    EXPECT_EQ(Json<pb::ListReply>({"list"}).epochs_size(), 1);
+    EXPECT_EQ(Ckpt({"import", "--job", "copy", folder_ + "/file"}).status, 0) << "the job is free";
+  }
+
+  std::string pipe_;
+  ScopedFd writer_;
+};
+
+TEST_F(StalledImportTest, DoesNotKeepTheDaemonFromExiting) {
+  const Child target = Sleeper();
+  Track(target);
+  const auto daemon = static_cast<pid_t>(Json<pb::StatusReply>({"status"}).daemon_pid());
+  ASSERT_GT(daemon, 1);
+  const std::unique_ptr<Child> import = Import();
+  const Stopwatch waited;
+  ::kill(daemon, SIGTERM);
+  ASSERT_TRUE(Await([&] { return ::waitpid(daemon, nullptr, WNOHANG) == daemon || ::kill(daemon, 0) != 0; }));
+  EXPECT_LT(waited.elapsed_us(), 5'000'000);
+  EXPECT_EQ(import->Wait(), kExitFailed);
+  EXPECT_TRUE(absl::StrContains(ReadAll(folder_ + "/err"), "was stopped")) << ReadAll(folder_ + "/err");
+  ExpectUnchanged();
+}
+
+TEST_F(StalledImportTest, EndsWithItsCommand) {
+  const Child target = Sleeper();
+  Track(target);
+  for (const int signal : {SIGINT, SIGKILL}) {
+    const std::unique_ptr<Child> import = Import();
+    ::kill(import->pid(), signal);
+    EXPECT_EQ(import->Wait(), 128 + signal);
+    const Stopwatch waited;
+    // The job is free again.
+    EXPECT_TRUE(Await([&] { return Ckpt({"import", "--job", "copy", folder_ + "/file"}).status == 0; }));
+    EXPECT_LT(waited.elapsed_us(), 5'000'000);
+  }
+  const Stopwatch waited;
+  ASSERT_EQ(Ckpt({"stop", "--all"}).status, 0);
+  EXPECT_LT(waited.elapsed_us(), 5'000'000);
+  EXPECT_EQ(Ckpt({"verify"}).status, 0);
+  EXPECT_EQ(Json<pb::ListReply>({"list"}).epochs_size(), 3) << "one, and two that came whole";
+}
+
+TEST_F(StalledImportTest, IsStoppedWithoutADaemon) {
+  const Child target = Sleeper();
+  Track(target);
+  ASSERT_EQ(Ckpt({"stop", "--all"}).status, 0);
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const std::unique_ptr<Child> import = Import();
+    const Stopwatch waited;
+    ::kill(import->pid(), signal);
+    EXPECT_EQ(import->Wait(), 128 + signal);
+    EXPECT_LT(waited.elapsed_us(), 3'000'000);
+    EXPECT_TRUE(absl::StrContains(ReadAll(folder_ + "/err"), "was stopped; the store is as it was"));
+  }
+  ExpectUnchanged();
 }
 
 // ---- gc ----

@@ -38,7 +38,7 @@ absl::StatusOr<int> RunCore(const CommandContext& context, const CoreArgs& args)
     ProgressLine line("core");
     INCR_ASSIGN_OR_RETURN(
         const CoreResult result,
-        WriteCore(memory, output.fd(), args.file,
+        WriteCore(memory, output.fd(), output.name(),
                   [&](uint64_t bytes, uint64_t of) { line.Show(static_cast<double>(bytes), static_cast<double>(of), ""); }));
     INCR_RETURN_IF_ERROR(output.Finish());
     reply.set_bytes(static_cast<double>(result.bytes));

@@ -105,7 +105,7 @@ absl::StatusOr<int> RunDumpMemory(const CommandContext& context, const DumpMemor
   const double bytes = static_cast<double>(range.end - range.start);
   {
     ProgressLine line("dump-memory");
-    SparseWriter writer(output.fd(), args.file);
+    SparseWriter writer(output.fd(), output.name());
     INCR_RETURN_IF_ERROR(WriteRange(memory, range, &writer,
                                     [&](uint64_t so_far) { line.Show(static_cast<double>(so_far), bytes, ""); }));
     INCR_RETURN_IF_ERROR(output.Finish());

@@ -49,7 +49,7 @@ absl::StatusOr<int> RunExport(const CommandContext& context, const ExportArgs& a
   {
     ProgressLine line("export");
     INCR_ASSIGN_OR_RETURN(const ExportResult result,
-                          ExportEpochs(*reader, job, epochs, output.fd(), args.file,
+                          ExportEpochs(*reader, job, epochs, output.fd(), output.name(),
                                        [&](uint64_t pages, uint64_t of) {
                                          line.Show(4096.0 * pages, 4096.0 * of, "");
                                        }));

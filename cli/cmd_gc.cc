@@ -1,8 +1,6 @@
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <cstdio>
 #include <memory>
 
@@ -14,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/exit_status.h"
 #include "cli/gc_messages.h"
+#include "cli/stop_on_signal.h"
 #include "cli/text_table.h"
 #include "store/store.h"
 
@@ -23,27 +22,6 @@ namespace {
 // A daemon that is about to begin, or to end, has the store for a moment.
 constexpr int64_t kLockPatienceUs = 30'000'000;
 constexpr useconds_t kPauseUs = 100'000;
-
-volatile std::sig_atomic_t stop_signal = 0;
-
-// Ctrl-C ends gc at its next step. A second one kills.
-class StopOnSignal {
- public:
-  StopOnSignal() {
-    stop_signal = 0;
-    struct sigaction action = {};
-    action.sa_handler = [](int signal) { stop_signal = signal; };
-    action.sa_flags = static_cast<int>(SA_RESETHAND);
-    for (size_t i = 0; i < 3; ++i) ::sigaction(kSignals[i], &action, &before_[i]);
-  }
-  ~StopOnSignal() {
-    for (size_t i = 0; i < 3; ++i) ::sigaction(kSignals[i], &before_[i], nullptr);
-  }
-
- private:
-  static constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
-  struct sigaction before_[3];
-};
 
 // On a terminal a line that changes, elsewhere a line now and then.
 class GcProgressLine {
@@ -74,13 +52,13 @@ absl::Status Stopped() { return absl::CancelledError("gc was stopped; it can be 
 absl::StatusOr<pb::GcReply> AskDaemon(DaemonClient& client, const pb::GcRequest& request,
                                       GcProgressLine& line) {
   absl::StatusOr<pb::GcReply> reply = client.Gc(request, [&] {
-    if (stop_signal != 0) return false;
+    if (StopOnSignal::stopped()) return false;
     if (const auto status = client.GcStatus(); status.ok() && status->running()) {
       line.Show(status->step(), status->done(), status->total());
     }
     return true;
   });
-  if (absl::IsCancelled(reply.status()) && stop_signal != 0) {
+  if (absl::IsCancelled(reply.status()) && StopOnSignal::stopped()) {
     (void)client.StopGc();
     return Stopped();
   }
@@ -92,7 +70,7 @@ absl::StatusOr<pb::GcReply> CollectHere(const std::string& directory, const pb::
   INCR_ASSIGN_OR_RETURN(GcOptions options, GcOptionsOf(request));
   options.progress = [&](const GcProgress& progress) {
     line.Show(progress.step, progress.done, progress.total);
-    return stop_signal == 0 ? absl::OkStatus() : Stopped();
+    return StopOnSignal::stopped() ? Stopped() : absl::OkStatus();
   };
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::Open(directory, StoreOptions()));
   INCR_ASSIGN_OR_RETURN(const GcResult result, store->CollectGarbage(options));
@@ -110,7 +88,7 @@ absl::StatusOr<pb::GcReply> Collect(const std::string& store, const pb::GcReques
     const bool locked = absl::IsFailedPrecondition(reply.status()) &&
                         absl::StrContains(reply.status().message(), "locked");
     if (!locked || waited.elapsed_us() > kLockPatienceUs) return reply;
-    if (stop_signal != 0) return Stopped();
+    if (StopOnSignal::stopped()) return Stopped();
   }
 }
 
@@ -161,9 +139,9 @@ absl::StatusOr<int> RunGc(const CommandContext& context, const GcArgs& args) {
   request.set_recompress(args.recompress);
   const StopOnSignal stop;
   const absl::StatusOr<pb::GcReply> reply = Collect(store, request);
-  if (stop_signal != 0 && absl::IsCancelled(reply.status())) {
+  if (StopOnSignal::stopped() && absl::IsCancelled(reply.status())) {
     PrintError(std::string(reply.status().message()));
-    return 128 + stop_signal;
+    return 128 + StopOnSignal::signal();
   }
   INCR_RETURN_IF_ERROR(reply.status());
   PrintWarnings(reply->warnings());

@@ -16,6 +16,7 @@
 #include "cli/import_reply.h"
 #include "cli/json.h"
 #include "cli/progress_line.h"
+#include "cli/stop_on_signal.h"
 #include "cli/store_location.h"
 #include "cli/text_table.h"
 #include "store/store.h"
@@ -60,16 +61,17 @@ absl::StatusOr<pb::ImportReply> ImportHere(const std::string& store, int fd, con
   options.create_if_missing = true;
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<Store> opened, Store::Open(store, options));
   ProgressLine line("import");
-  return ImportInto(opened.get(), fd, request, [&](uint64_t bytes) { line.Show(bytes, 0, ""); }, nullptr);
+  return ImportInto(opened.get(), fd, request, [&](uint64_t bytes) { line.Show(bytes, 0, ""); }, nullptr,
+                    &StopOnSignal::stopped);
 }
 
-// The daemon takes the descriptor over and reads from it.
+// The daemon takes the descriptor over and reads from it, for as long as we are there.
 absl::StatusOr<pb::ImportReply> ImportThere(const std::string& store, const pb::ImportRequest& request) {
   INCR_ASSIGN_OR_RETURN(DaemonClient client, ClientOf(store));
   Progress progress("import");
   return client.Import(request, [&] {
     progress.Tick();
-    return true;
+    return !StopOnSignal::stopped();
   });
 }
 
@@ -86,6 +88,7 @@ absl::StatusOr<pb::ImportReply> ImportAnywhere(const std::string& store, int fd,
     }
     absl::StatusOr<pb::ImportReply> there = ImportThere(store, request);
     if (!absl::IsUnavailable(there.status())) return there;
+    if (StopOnSignal::stopped()) return absl::CancelledError("import was stopped; the store is as it was");
     if (waited.elapsed_us() > kPatienceUs) return here;
   }
 }
@@ -100,8 +103,14 @@ absl::StatusOr<int> RunImport(const CommandContext& context, const ImportArgs& a
   request.set_holder_fd(input.get());
   request.set_job(args.job);
   request.set_name(args.file == "-" ? "stdin" : CleanText(args.file));
-  INCR_ASSIGN_OR_RETURN(const pb::ImportReply reply, ImportAnywhere(store, input.get(), request));
-  INCR_RETURN_IF_ERROR(Print(context, reply, FormatImport(reply)));
+  const StopOnSignal stop;
+  const absl::StatusOr<pb::ImportReply> reply = ImportAnywhere(store, input.get(), request);
+  if (StopOnSignal::stopped() && absl::IsCancelled(reply.status())) {
+    PrintError(absl::StrCat("import of ", request.name(), " was stopped; the store is as it was"));
+    return 128 + StopOnSignal::signal();
+  }
+  INCR_RETURN_IF_ERROR(reply.status());
+  INCR_RETURN_IF_ERROR(Print(context, *reply, FormatImport(*reply)));
   return kExitOk;
 }
 

@@ -13,9 +13,9 @@ namespace incr {
 namespace {
 
 std::string FormatRepair(const pb::RepairReply& reply) {
-  if (!reply.damaged()) return "nothing is damaged: the store was left as it is\n";
   std::string text;
   for (const std::string& sentence : reply.done()) absl::StrAppend(&text, sentence, "\n");
+  if (!reply.damaged()) return absl::StrCat(text, "nothing is damaged: the store was left as it is\n");
   for (const pb::RepairDroppedEpoch& epoch : reply.dropped()) {
     absl::StrAppend(&text, reply.dry_run() ? "would be dropped" : "dropped", ": epoch ", epoch.epoch(), " of job ",
                     epoch.job(), ": ", epoch.why(), "\n");
@@ -66,6 +66,9 @@ absl::StatusOr<int> RunRepair(const CommandContext& context, const RepairArgs& a
     row->set_why(CleanText(epoch.why));
   }
   for (const std::string& sentence : result.done) reply.add_done(CleanText(sentence));
+  for (const std::string& sentence : result.warnings) reply.add_warnings(CleanText(sentence));
+  reply.set_jobs_in_doubt(result.jobs_in_doubt);
+  PrintWarnings(reply.warnings());
   INCR_RETURN_IF_ERROR(Print(context, reply, FormatRepair(reply)));
   return kExitOk;
 }

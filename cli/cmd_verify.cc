@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "cli/commands.h"
@@ -20,10 +21,14 @@ absl::Status ChooseScope(const std::string& store, const VerifyArgs& args, Verif
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<StoreReader> reader, StoreReader::Open(store));
   INCR_ASSIGN_OR_RETURN(options->job, ChooseJob(*reader, args.job));
   if (args.epoch.empty()) return absl::OkStatus();
-  absl::StatusOr<pb::EpochRecord> record = ChooseEpoch(*reader, options->job, args.epoch);
-  if (!absl::IsDataLoss(record.status())) INCR_RETURN_IF_ERROR(record.status());
+  if (args.epoch == "latest") {
+    options->latest = true;
+    return absl::OkStatus();
+  }
   // A damaged record is what verify is for.
-  if (record.ok()) options->epoch = record->epoch();
+  const absl::Status chosen = ChooseEpoch(*reader, options->job, args.epoch).status();
+  if (!absl::IsDataLoss(chosen)) INCR_RETURN_IF_ERROR(chosen);
+  (void)absl::SimpleAtoi(args.epoch, &options->epoch);
   return absl::OkStatus();
 }
 
@@ -44,6 +49,7 @@ absl::StatusOr<int> RunVerify(const CommandContext& context, const VerifyArgs& a
   VerifyOptions options;
   INCR_RETURN_IF_ERROR(ChooseScope(store, args, &options));
   pb::VerifyReply reply;
+  uint64_t epoch = 0;
   {
     ProgressLine line("verify");
     options.progress = [&](const VerifyProgress& progress) {
@@ -52,6 +58,7 @@ absl::StatusOr<int> RunVerify(const CommandContext& context, const VerifyArgs& a
     };
     INCR_ASSIGN_OR_RETURN(const VerifyReport report, VerifyStore(store, options));
     reply = DescribeVerify(report);
+    epoch = report.epoch;
     const absl::StatusOr<std::unique_ptr<StoreReader>> reader = StoreReader::Open(store);
     for (size_t i = 0; i < report.damaged_epochs.size(); ++i) {
       AddRanges(reader.ok() ? reader->get() : nullptr, report.damaged_epochs[i], reply.mutable_damaged_epochs(i));
@@ -61,7 +68,7 @@ absl::StatusOr<int> RunVerify(const CommandContext& context, const VerifyArgs& a
   reply.set_bytes_per_s(reply.bytes_read() / std::max(reply.elapsed_s(), 1e-6));
   reply.set_store(store);
   reply.set_job(options.job);
-  reply.set_epoch(options.epoch);
+  reply.set_epoch(epoch);
   INCR_RETURN_IF_ERROR(Print(context, reply, FormatVerify(reply)));
   return reply.ok() ? kExitOk : kExitFailed;
 }

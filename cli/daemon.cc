@@ -1,13 +1,17 @@
 #include "cli/daemon.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
+#include <functional>
 #include <thread>
 #include <utility>
 
@@ -49,22 +53,24 @@ class ShutdownSignals {
     ::signal(SIGPIPE, SIG_IGN);
   }
   ~ShutdownSignals() { StopDelivering(); }
-  void Deliver(JobTable* jobs) {
-    thread_ = std::thread([this, jobs] {
+  void Deliver(std::function<void()> shut_down) {
+    thread_ = std::thread([this, shut_down = std::move(shut_down)] {
       int signal = 0;
       (void)::sigwait(&signals_, &signal);
-      jobs->RequestShutdown();
+      if (!over_) shut_down();
     });
   }
-  // Before `jobs` goes.
+  // Before what `shut_down` uses goes.
   void StopDelivering() {
     if (!thread_.joinable()) return;
+    over_ = true;
     ::pthread_kill(thread_.native_handle(), SIGTERM);
     thread_.join();
   }
 
  private:
   sigset_t signals_;
+  std::atomic<bool> over_{false};
   std::thread thread_;
 };
 
@@ -103,15 +109,32 @@ absl::Status CheckNotTracked(JobTable& jobs, const std::string& name) {
   return absl::OkStatus();
 }
 
-// `caller` is vouched for by the kernel.
+// Whether a process has ended, whoever has its number since.
+class Liveness {
+ public:
+  explicit Liveness(pid_t pid) : pidfd_(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))) {}
+  bool ended() const {
+    struct pollfd end = {pidfd_.get(), POLLIN, 0};
+    return !pidfd_.ok() || ::poll(&end, 1, 0) > 0;
+  }
+
+ private:
+  const ScopedFd pidfd_;
+};
+
+// `caller` is vouched for by the kernel. A pipe may give nothing for ever: neither a caller that is gone nor a daemon
+// that is to go (`stopped`) waits for it.
 absl::StatusOr<pb::ImportReply> Import(Store* store, SessionFactory* sessions, JobTable& jobs,
-                                       const pb::ImportRequest& request, pid_t caller) {
+                                       const pb::ImportRequest& request, pid_t caller,
+                                       const std::atomic<bool>& stopped) {
   if (static_cast<pid_t>(request.holder_pid()) != caller) {
     return absl::PermissionDeniedError("only the process that has the file open may have it imported");
   }
+  const Liveness holder(caller);
   INCR_ASSIGN_OR_RETURN(const ScopedFd file, sessions->TakeDescriptor(caller, request.holder_fd()));
   return ImportInto(store, file.get(), request, nullptr,
-                    [&](const std::string& job) { return CheckNotTracked(jobs, job); });
+                    [&](const std::string& job) { return CheckNotTracked(jobs, job); },
+                    [&] { return stopped || holder.ended(); });
 }
 
 absl::Status Serve(const DaemonOptions& options, const DaemonDependencies& dependencies,
@@ -127,23 +150,27 @@ absl::Status Serve(const DaemonOptions& options, const DaemonDependencies& depen
   JobTable jobs(sessions.get(), &Log);
   GcKeeper gc(store.get(), [&] { return jobs.ForGc(); }, &Log);
   Api api(&jobs, store.get(), options.store, options.settings, &gc);
+  std::atomic<bool> stopped{false};
   api.set_importer([&](const pb::ImportRequest& request, pid_t caller) {
-    return Import(store.get(), sessions.get(), jobs, request, caller);
+    return Import(store.get(), sessions.get(), jobs, request, caller, stopped);
   });
   INCR_ASSIGN_OR_RETURN(
       std::unique_ptr<HttpServer> server,
       HttpServer::Serve(std::move(socket), [&](const HttpRequest& r) { return api.Handle(r); }));
-  signals.Deliver(&jobs);
+  signals.Deliver([&] {
+    stopped = true;
+    jobs.RequestShutdown();
+  });
   Log(absl::StrCat("daemon ", ::getpid(), " (", kVersion, ") serves ", options.store));
   (void)WriteExactly(ready.get(), kReadyLine, sizeof kReadyLine - 1, "ready");
   ready.reset();
 
   jobs.RunUntilIdle(absl::Seconds(options.first_grace_s), absl::Seconds(options.grace_s));
-  signals.StopDelivering();
   gc.Stop();
   // While we still hold the store's lock: a successor's socket is never taken for ours.
   (void)::unlink(address.path().c_str());
-  server.reset();
+  server.reset();  // Waits for what is being answered: signals may still be needed.
+  signals.StopDelivering();
   Log(absl::StrCat("daemon ", ::getpid(), " exits"));
   return absl::OkStatus();
 }

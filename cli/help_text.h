@@ -164,7 +164,8 @@ inline constexpr CommandHelp kRepairHelp = {
 
 A store without damage is left as it is. The old database and damaged packs are not
 deleted but moved to before-repair-N in the store. Refused while a daemon runs on the
-store. Interrupted at any point it can be run again.)"};
+store. Interrupted at any point it can be run again; one that fails leaves nothing
+behind. It warns where epochs may be missing and nothing is left that could tell.)"};
 
 inline constexpr CommandHelp kExportHelp = {
     "Write epochs to one self-contained file",
@@ -203,7 +204,8 @@ inline constexpr CommandHelp kImportHelp = {
 
 They get the job's next numbers, which are printed. Pages that the store has already
 are not stored again. A file that is cut short or altered is refused whole. Makes the
-store if there is none; works while a daemon runs on it.)"};
+store if there is none; works while a daemon runs on it. Ctrl-C stops it (130), also
+while a pipe gives nothing; the store is then as it was.)"};
 
 inline constexpr CommandHelp kHelpHelp = {"Explain a command", ""};
 

@@ -9,10 +9,11 @@ namespace incr {
 
 absl::StatusOr<pb::ImportReply> ImportInto(Store* store, int fd, const pb::ImportRequest& request,
                                            const std::function<void(uint64_t bytes)>& progress,
-                                           const std::function<absl::Status(const std::string& job)>& may_take) {
+                                           const std::function<absl::Status(const std::string& job)>& may_take,
+                                           const std::function<bool()>& stopped) {
   const Stopwatch time;
   INCR_ASSIGN_OR_RETURN(const ImportResult result,
-                        ImportEpochs(store, fd, {request.job(), request.name(), progress, may_take}));
+                        ImportEpochs(store, fd, {request.job(), request.name(), progress, may_take, stopped}));
   pb::ImportReply reply;
   reply.set_job(result.job);
   reply.set_from_job(result.from_job);

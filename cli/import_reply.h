@@ -12,10 +12,12 @@
 
 namespace incr {
 
-// `fd`: the file. `may_take` (may be null): whether that job may be given epochs now.
+// `fd`: the file. `may_take` (may be null): whether that job may be given epochs now. `stopped`: asked again and again,
+// also while a pipe gives nothing; kCancelled once it says so.
 absl::StatusOr<pb::ImportReply> ImportInto(Store* store, int fd, const pb::ImportRequest& request,
                                            const std::function<void(uint64_t bytes)>& progress,
-                                           const std::function<absl::Status(const std::string& job)>& may_take);
+                                           const std::function<absl::Status(const std::string& job)>& may_take,
+                                           const std::function<bool()>& stopped);
 
 }  // namespace incr
 

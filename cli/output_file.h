@@ -1,15 +1,14 @@
-// output_file.h — where a command's file goes: `-o FILE` or `-o -`.
-//
-// A file (mode 0600) appears whole or not at all; what is no regular file (a pipe, a device) is written as it is.
+// output_file.h — where a command's file goes: `-o FILE`, which appears whole or not at all (ExportFile), or `-o -`.
 #ifndef INCR_CKPT_CLI_OUTPUT_FILE_H_
 #define INCR_CKPT_CLI_OUTPUT_FILE_H_
 
+#include <optional>
 #include <string>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/scoped_fd.h"
+#include "store/export.h"
 
 namespace incr {
 
@@ -17,21 +16,18 @@ class OutputFile {
  public:
   // "-": stdout. kInvalidArgument: that is a terminal.
   static absl::StatusOr<OutputFile> Open(const std::string& path);
-  OutputFile(OutputFile&& other) noexcept
-      : path_(std::move(other.path_)),
-        temporary_(std::exchange(other.temporary_, "")),
-        fd_(std::move(other.fd_)) {}
-  OutputFile& operator=(OutputFile&&) = delete;
-  ~OutputFile();  // Unless finished: nothing stays.
 
-  int fd() const { return fd_.get(); }
-  // Durable, and at its place.
-  absl::Status Finish();
+  int fd() const { return file_ ? file_->fd() : pipe_.get(); }
+  // For messages.
+  const std::string& name() const { return name_; }
+  // Durable, and at its place. Without it nothing stays.
+  absl::Status Finish() { return file_ ? file_->Finish() : absl::OkStatus(); }
 
  private:
   OutputFile() = default;
-  std::string path_, temporary_;
-  ScopedFd fd_;
+  std::optional<ExportFile> file_;
+  ScopedFd pipe_;
+  std::string name_;
 };
 
 }  // namespace incr

@@ -14,6 +14,7 @@
 #include "cli/json.h"
 #include "proto/control.pb.h"
 #include "proto/image.pb.h"
+#include "store/kv_db.h"
 #include "store/store.h"
 #include "store/test_pages.h"
 
@@ -128,6 +129,48 @@ TEST_F(StoreCommandsTest, RepairSaysWhatItDropsAndKeepsTheOld) {
   EXPECT_TRUE(fs::exists(reply.set_aside() + "/db/CURRENT"));
   EXPECT_EQ(Run("verify").status, kExitOk);
   EXPECT_EQ(Run("list").status, kExitOk);
+}
+
+TEST_F(StoreCommandsTest, OneEpochIsVerifiedThoughARecordIsDamaged) {
+  {
+    auto db = KvDb::Open(store_ + "/db", KvDb::Mode::kReadWrite);
+    ASSERT_TRUE(db.ok()) << db.status();
+    const std::string key("web\0\0\0\0\0\0\0\0\2", 12);
+    std::string record = (*db)->Get(KvTable::kEpochs, key).value();
+    record[20] ^= 1;
+    KvBatch batch;
+    batch.Add(KvTable::kEpochs, key, record);
+    ASSERT_TRUE((*db)->Write(batch, true).ok());
+  }
+  EXPECT_EQ(Json<pb::VerifyReply>("verify --epoch 1", kExitOk).epoch(), 1u);
+  for (const char* epoch : {"2", "3", "latest"}) {
+    SCOPED_TRACE(epoch);
+    const auto reply = Json<pb::VerifyReply>(absl::StrCat("verify --epoch ", epoch), kExitFailed);
+    EXPECT_EQ(reply.epoch(), epoch[0] == '2' ? 2u : 3u);
+    EXPECT_EQ(reply.epochs(), 1u) << "not the whole job";
+    ASSERT_EQ(reply.damaged_epochs_size(), 1);
+    EXPECT_THAT(reply.damaged_epochs(0).problems(0), HasSubstr("epoch 2 of job web: epoch record damaged"));
+  }
+  EXPECT_EQ(Run("verify --epoch 9").status, kExitNotFound);
+}
+
+TEST_F(StoreCommandsTest, RepairWarnsOfWhatItCannotKnow) {
+  std::string log;
+  for (const auto& file : fs::directory_iterator(store_ + "/db")) {
+    if (file.path().extension() == ".log" && file.file_size() > 0) log = file.path();
+  }
+  std::string bytes = ReadWholeFile(log).value();
+  bytes[bytes.size() - 20] ^= 1;
+  ASSERT_TRUE(WriteFileDurably(log, bytes, 0600).ok());
+  ASSERT_TRUE(WriteFileDurably(store_ + "/commits", "nothing", 0600).ok());
+  EXPECT_THAT(Run("verify").out, HasSubstr("its log is damaged"));
+  EXPECT_THAT(Run("repair --dry-run").err, HasSubstr("incr-ckpt: warning: epochs that were acknowledged may be lost"));
+  const auto reply = Json<pb::RepairReply>("repair", kExitOk);
+  SCOPED_TRACE(ToJson(reply));
+  ASSERT_EQ(reply.warnings_size(), 1);
+  EXPECT_THAT(reply.warnings(0), HasSubstr("The last that could be saved: 2 of job web"));
+  EXPECT_EQ(reply.jobs_in_doubt(), 1u);
+  EXPECT_EQ(Run("verify").status, kExitOk);
 }
 
 TEST_F(StoreCommandsTest, RepairIsRefusedWhileSomebodyWrites) {

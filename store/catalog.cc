@@ -46,6 +46,9 @@ std::string ChunkKey(absl::string_view job, uint64_t epoch, uint32_t chunk) {
   return EpochKey(job, epoch).append(number, sizeof number);
 }
 
+// In the table of jobs, under what can be no job's name: an older program passes over it.
+std::string DroppedKey(absl::string_view job) { return absl::StrCat(absl::string_view("\0dropped ", 9), job); }
+
 std::string Name(absl::string_view job, uint64_t epoch) {
   return absl::StrCat("epoch ", epoch, " of job ", job);
 }
@@ -221,7 +224,7 @@ absl::StatusOr<EpochEnvelope> Catalog::GetEpoch(absl::string_view job, uint64_t 
   return envelope;
 }
 
-absl::StatusOr<EpochEnvelope> Catalog::LatestEpoch(absl::string_view job) const {
+absl::StatusOr<uint64_t> Catalog::LastRecord(absl::string_view job) const {
   absl::StatusOr<std::string> last = db_->LastKey(KvTable::kEpochs, JobPrefix(job));
   if (absl::IsNotFound(last.status())) {
     return absl::NotFoundError(absl::StrCat("no job ", job, " in the store"));
@@ -230,7 +233,12 @@ absl::StatusOr<EpochEnvelope> Catalog::LatestEpoch(absl::string_view job) const 
   if (last->size() != job.size() + 1 + 8) {
     return absl::DataLossError(absl::StrCat("job ", job, ": an epoch record under a wrong key"));
   }
-  return GetEpoch(job, GetBig64(last->data() + job.size() + 1));
+  return GetBig64(last->data() + job.size() + 1);
+}
+
+absl::StatusOr<EpochEnvelope> Catalog::LatestEpoch(absl::string_view job) const {
+  INCR_ASSIGN_OR_RETURN(const uint64_t last, LastRecord(job));
+  return GetEpoch(job, last);
 }
 
 absl::StatusOr<uint64_t> Catalog::LastEpoch(absl::string_view job) const {
@@ -243,6 +251,14 @@ absl::StatusOr<uint64_t> Catalog::LastEpoch(absl::string_view job) const {
   }
   // The records count too: a head that was lost must not give a committed epoch's number again.
   return std::max(head, GetBig64(last->data() + job.size() + 1));
+}
+
+absl::StatusOr<uint64_t> Catalog::DroppedHead(absl::string_view job) const { return Head(DroppedKey(job)); }
+
+void AddDroppedHead(KvBatch* batch, absl::string_view job, uint64_t head) {
+  std::string value;
+  AppendLittle<uint64_t>(&value, head);
+  batch->Add(KvTable::kJobs, DroppedKey(job), std::move(value));
 }
 
 absl::StatusOr<uint64_t> Catalog::Head(absl::string_view job) const {

@@ -4,6 +4,7 @@
 //   images     job \0 epoch chunk -> <= 1 MiB of the image
 //   epochs     job \0 epoch       -> envelope: sizes, checksums, EpochRecord
 //   jobs       job                -> highest epoch; \0commits -> how many commits (commit_count.h)
+//              \0dropped job      -> the highest epoch, if a repair has dropped it
 //
 // An epoch exists once its envelope does; it is written last, with the head. Thread-safe.
 #ifndef INCR_CKPT_STORE_CATALOG_H_
@@ -63,6 +64,8 @@ class Catalog {
   absl::StatusOr<uint64_t> LastEpoch(absl::string_view job) const;
   // The job's head alone.
   absl::StatusOr<uint64_t> Head(absl::string_view job) const;
+  // The head that a repair left without its record, having said so; 0: none did.
+  absl::StatusOr<uint64_t> DroppedHead(absl::string_view job) const;
   absl::StatusOr<std::string> ReadImage(absl::string_view job, uint64_t epoch) const;
   absl::StatusOr<PageTable> LoadPageTable(absl::string_view job, uint64_t epoch) const;
   // The epoch's own delta, or full table, its manifest's checksum verified; `envelope` as GetEpoch gave it.
@@ -70,6 +73,8 @@ class Catalog {
                                          const EpochEnvelope& envelope) const;
   // Whether manifest and image are there and match their checksums.
   absl::Status CheckChunks(const EpochEnvelope& envelope) const;
+  // The highest number of a record, be it whole or not. kNotFound names the job.
+  absl::StatusOr<uint64_t> LastRecord(absl::string_view job) const;
   // The record with the highest number. kNotFound names the job.
   absl::StatusOr<EpochEnvelope> LatestEpoch(absl::string_view job) const;
 
@@ -105,6 +110,9 @@ absl::Status WriteRecord(KvDb& db, const EpochEnvelope& envelope);
 absl::Status WriteHead(KvDb& db, const EpochEnvelope& envelope, uint64_t commits);
 // The same for several epochs of one job, ascending, at once.
 absl::Status WriteHeads(KvDb& db, absl::Span<const EpochEnvelope> envelopes, uint64_t commits);
+
+// repair's side: see DroppedHead().
+void AddDroppedHead(KvBatch* batch, absl::string_view job, uint64_t head);
 
 // gc's side.
 void AddEnvelope(KvBatch* batch, const EpochEnvelope& envelope);

@@ -8,7 +8,6 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "base/file.h"
 #include "base/status.h"
 #include "store/byte_order.h"
 #include "store/checksum.h"
@@ -87,10 +86,10 @@ absl::StatusOr<std::optional<uint64_t>> ReadCommitFile(const std::string& path, 
   return slot.has_value() ? std::optional<uint64_t>(slot->count) : std::nullopt;
 }
 
-absl::Status CheckCommitSlots(const std::string& path) {
+absl::Status CheckCommitSlots(const std::string& path, FileIo io) {
   constexpr int kTries = 5;  // A live writer may be at it.
   for (int i = 0;; ++i) {
-    absl::StatusOr<std::string> bytes = ReadWholeFile(path, 2 * kCommitSlotBytes);
+    absl::StatusOr<std::string> bytes = io.ReadWhole(path, 2 * kCommitSlotBytes);
     if (absl::IsNotFound(bytes.status())) return absl::OkStatus();
     INCR_RETURN_IF_ERROR(bytes.status());
     bool whole = bytes->size() == 2 * kCommitSlotBytes;
@@ -110,9 +109,7 @@ absl::Status CheckCommitSlots(const std::string& path) {
 absl::StatusOr<CommitFile> CommitFile::Open(const std::string& path, uint64_t count, FileIo io) {
   INCR_ASSIGN_OR_RETURN(std::optional<Slot> slot, ReadSlots(path, io));
   if (!slot.has_value()) {
-    // Both slots, that later writes change no metadata.
-    const std::string bytes = EncodeSlot(count) + std::string(kCommitSlotBytes, '\0');
-    INCR_RETURN_IF_ERROR(io.WriteDurably(path, bytes));
+    INCR_RETURN_IF_ERROR(Renew(path, count, io));
     slot = {0, count};
   }
   INCR_ASSIGN_OR_RETURN(ScopedFd fd, io.Open(path, O_WRONLY | O_NONBLOCK));
@@ -122,6 +119,11 @@ absl::StatusOr<CommitFile> CommitFile::Open(const std::string& path, uint64_t co
     return absl::FailedPreconditionError(absl::StrCat(path, " is not a regular file"));
   }
   return CommitFile(io, path, std::move(fd), slot->number, std::max(count, slot->count));
+}
+
+absl::Status CommitFile::Renew(const std::string& path, uint64_t count, FileIo io) {
+  // Both slots, that later writes change no metadata.
+  return io.WriteDurably(path, EncodeSlot(count) + std::string(kCommitSlotBytes, '\0'));
 }
 
 absl::Status CommitFile::Write(uint64_t count) {

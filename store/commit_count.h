@@ -39,13 +39,16 @@ void AddCommitCount(KvBatch* batch, uint64_t count);
 absl::StatusOr<std::optional<uint64_t>> ReadCommitFile(const std::string& path, FileIo io = FileIo());
 
 // kDataLoss if a slot that was written is not whole. The other one counts then, so it is no harm yet.
-absl::Status CheckCommitSlots(const std::string& path);
+absl::Status CheckCommitSlots(const std::string& path, FileIo io = FileIo());
 
 class CommitFile {
  public:
   // `count`: the database's. Makes the file, saying that, if there is none.
   static absl::StatusOr<CommitFile> Open(const std::string& path, uint64_t count,
                                          FileIo io = FileIo());
+
+  // Replaces a damaged file: nothing but `count` is known.
+  static absl::Status Renew(const std::string& path, uint64_t count, FileIo io);
 
   // Durable when it returns OK. After an error the file says less than it could, which only
   // weakens the check.

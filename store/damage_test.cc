@@ -17,7 +17,8 @@
 #include "store/manifest.h"
 #include "store/pack_format.h"
 #include "store/page_index.h"
-#include "store/rebuild_index.h"
+#include "store/remake_index.h"
+#include "store/repair.h"
 #include "store/store.h"
 #include "store/test_pages.h"
 
@@ -144,19 +145,20 @@ TEST_F(DamageTest, TailsOfUnknownOriginAreCutAndNeverTrusted) {
   EXPECT_EQ(Read(), "");
 }
 
-TEST_F(DamageTest, TheIndexIsRebuiltFromPacksAlone) {
+TEST_F(DamageTest, TheIndexIsMadeAnewFromPacksAlone) {
   EditDatabase([](KvDb& db) { ASSERT_TRUE(db.DeleteAll(KvTable::kPages).ok()); });
   EXPECT_THAT(Read(), HasSubstr("not in the index"));
-  auto result = RebuildIndex(path_);
+  auto result = RepairStore(path_, {});
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->pages, 200);
-  EXPECT_EQ(result->damaged_pages, 0);
+  EXPECT_EQ(result->bodies_lost, 0);
+  EXPECT_EQ(result->epochs_kept, 1);
   EXPECT_EQ(Read(), "");
   ASSERT_TRUE(Store::Open(path_, {}).ok());
   EXPECT_EQ(Read(), "");
 }
 
-TEST_F(DamageTest, ARebuildPassesOverDamage) {
+TEST_F(DamageTest, ARepairWithoutAnIndexPassesOverDamage) {
   ModelTable more;
   for (uint64_t page = 0; page < 100; ++page) more[{0, page}] = 1000 + page;
   ASSERT_TRUE(Write("job", 1, more).ok());
@@ -168,20 +170,18 @@ TEST_F(DamageTest, ARebuildPassesOverDamage) {
     pack.seekp(size - 4096 * 20);  // Some body of the second.
     pack.write("yyyy", 4);
   }
-  auto result = RebuildIndex(path_);
+  auto result = RemakeIndex(path_);
   ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_GT(result->skipped_bytes, 0);
-  EXPECT_EQ(result->segments, 1);
-  EXPECT_EQ(result->pages + result->damaged_pages, 100);
-  EXPECT_LE(result->damaged_pages, 1);
+  EXPECT_EQ(result->pages + result->bodies_lost, 100) << "of the first segment nothing is left to go by";
+  EXPECT_LE(result->bodies_lost, 1);
 }
 
-TEST_F(DamageTest, ARebuildWithoutADatabaseKeepsThePages) {
+TEST_F(DamageTest, ARepairWithoutADatabaseKeepsThePages) {
   fs::remove_all(path_ + "/db");
   auto store = Store::Open(path_, {});
   EXPECT_FALSE(store.ok()) << "an empty database would make every pack look unknown";
   EXPECT_TRUE(fs::exists(pack_));
-  auto result = RebuildIndex(path_);
+  auto result = RepairStore(path_, {});
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->pages, 200);
   auto record = Write("job", 0, model_);
@@ -233,11 +233,11 @@ TEST_F(DamageTest, ALogWithoutAcknowledgedCommitsIsRefusedAndLeftAsItIs) {
   EXPECT_EQ((*store)->ListEpochs("job")->size(), 3u);
 }
 
-TEST_F(DamageTest, AVanishedLogIsRefusedUntilARebuildAcceptsIt) {
+TEST_F(DamageTest, AVanishedLogIsRefusedUntilARepairAcceptsIt) {
   ASSERT_TRUE(Write("job", 1, {{{0, 7}, 900}}).ok());
   fs::remove(Log());
   ExpectCommitsMissing(2, 1);
-  auto result = RebuildIndex(path_);
+  auto result = RepairStore(path_, {});
   ASSERT_TRUE(result.ok()) << result.status();
   auto record = Write("job", 1, {{{0, 7}, 901}});
   ASSERT_TRUE(record.ok()) << record.status();
@@ -271,7 +271,7 @@ TEST_F(DamageTest, OneTornSlotOfTheCommitFileIsPassedOver) {
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(status.message(), HasSubstr(commits));
   EXPECT_EQ(Read(), "");
-  ASSERT_TRUE(RebuildIndex(path_).ok());
+  ASSERT_TRUE(RepairStore(path_, {}).ok());
   EXPECT_TRUE(Store::Open(path_, {}).ok());
 }
 

@@ -56,6 +56,11 @@ class HeldEpoch {
 
 }  // namespace
 
+absl::Status Twice(absl::FunctionRef<absl::Status()> read) {
+  const absl::Status status = read();
+  return status.ok() || absl::IsDataLoss(status) ? status : read();
+}
+
 absl::Status WalkEpochs(const KvDb& db, absl::FunctionRef<bool(absl::string_view job, uint64_t epoch)> wanted,
                         absl::FunctionRef<void(const WalkedEpoch&)> whole,
                         absl::FunctionRef<void(const std::string& job, uint64_t epoch, const absl::Status&)> broken) {
@@ -63,20 +68,26 @@ absl::Status WalkEpochs(const KvDb& db, absl::FunctionRef<bool(absl::string_view
   HeldEpoch held(catalog);
   // Keys first: a database may not be asked from within its own scan.
   std::vector<std::pair<std::string, uint64_t>> epochs;
-  const absl::Status scan = db.Scan(KvTable::kEpochs, "", [&](absl::string_view key, absl::string_view) {
-    const size_t name = key.find('\0');
-    if (name == absl::string_view::npos || key.size() != name + 9 || !IsValidJobName(key.substr(0, name))) {
-      broken("", 0, absl::DataLossError("an epoch record under a wrong key"));
+  int wrong_keys = 0;
+  const absl::Status scan = Twice([&] {
+    epochs.clear();
+    wrong_keys = 0;
+    return db.Scan(KvTable::kEpochs, "", [&](absl::string_view key, absl::string_view) {
+      const size_t name = key.find('\0');
+      if (name == absl::string_view::npos || key.size() != name + 9 || !IsValidJobName(key.substr(0, name))) {
+        ++wrong_keys;
+        return absl::OkStatus();
+      }
+      const uint64_t epoch = GetBig64(key.data() + name + 1);
+      if (wanted(key.substr(0, name), epoch)) epochs.emplace_back(key.substr(0, name), epoch);
       return absl::OkStatus();
-    }
-    const uint64_t epoch = GetBig64(key.data() + name + 1);
-    if (wanted(key.substr(0, name), epoch)) epochs.emplace_back(key.substr(0, name), epoch);
-    return absl::OkStatus();
+    });
   });
+  for (; wrong_keys > 0; --wrong_keys) broken("", 0, absl::DataLossError("an epoch record under a wrong key"));
   for (const auto& [job, epoch] : epochs) {
     EpochEnvelope envelope;
     PageDelta own;
-    const absl::Status status = held.MoveTo(job, epoch, &envelope, &own);
+    const absl::Status status = Twice([&] { return held.MoveTo(job, epoch, &envelope, &own); });
     if (status.ok()) {
       whole({job, epoch, envelope, held.table(), own});
     } else {
@@ -112,7 +123,8 @@ absl::Status CheckHeads(const KvDb& db) {
       }
       return forgotten(absl::StrCat("job ", job, " has no record of epoch ", envelope->record.parent()));
     }));
-    if (epochs.empty() || *epochs.rbegin() < head) {
+    INCR_ASSIGN_OR_RETURN(const uint64_t dropped, catalog.DroppedHead(job));
+    if (head != dropped && (epochs.empty() || *epochs.rbegin() < head)) {
       return forgotten(absl::StrCat("job ", job, " has no record of its last epoch, ", head));
     }
   }
@@ -123,19 +135,25 @@ void ForEachPack(const KvDb& db, absl::Span<const uint32_t> packs,
                  absl::FunctionRef<void(uint32_t pack, absl::Span<const IndexEntry>)> visit) {
   std::map<uint32_t, size_t> counts;
   // A scan that breaks off is named by whoever verifies the index; here its rest is only not there.
-  (void)ForEachPage(db, [&](const IndexEntry& entry) {
-    ++counts[entry.location.pack];
-    return absl::OkStatus();
+  (void)Twice([&] {
+    counts.clear();
+    return ForEachPage(db, [&](const IndexEntry& entry) {
+      ++counts[entry.location.pack];
+      return absl::OkStatus();
+    });
   });
   while (!packs.empty()) {
     size_t sum = 0, n = 0;
     while (n < packs.size() && (n == 0 || sum + counts[packs[n]] <= kIndexAtOnce)) sum += counts[packs[n++]];
     std::vector<IndexEntry> entries;
     entries.reserve(sum);
-    (void)ForEachPage(db, [&](const IndexEntry& entry) {
-      const uint32_t pack = entry.location.pack;
-      if (pack >= packs[0] && pack <= packs[n - 1]) entries.push_back(entry);
-      return absl::OkStatus();
+    (void)Twice([&] {
+      entries.clear();
+      return ForEachPage(db, [&](const IndexEntry& entry) {
+        const uint32_t pack = entry.location.pack;
+        if (pack >= packs[0] && pack <= packs[n - 1]) entries.push_back(entry);
+        return absl::OkStatus();
+      });
     });
     std::sort(entries.begin(), entries.end(), [](const IndexEntry& a, const IndexEntry& b) {
       return a.location.pack != b.location.pack ? a.location.pack < b.location.pack

@@ -1,6 +1,8 @@
 // epoch_walk.h — all epochs of a database in order, each with its page table, in the memory of one table; and
 // which of their pages are in the index. What verify and repair share.
 //
+// A read that fails for another reason than damage is tried once more: a disk that fails once may not fail again.
+//
 // Not thread-safe.
 #ifndef INCR_CKPT_STORE_EPOCH_WALK_H_
 #define INCR_CKPT_STORE_EPOCH_WALK_H_
@@ -19,6 +21,9 @@
 
 namespace incr {
 
+// Again if it fails, unless with kDataLoss.
+absl::Status Twice(absl::FunctionRef<absl::Status()> read);
+
 struct WalkedEpoch {
   const std::string& job;
   uint64_t epoch;
@@ -35,7 +40,8 @@ absl::Status WalkEpochs(const KvDb& db, absl::FunctionRef<bool(absl::string_view
 
 // kDataLoss: a job's records end before its head or a delta's parent has none, and there are table files that the
 // database does not know: the end of RocksDB's MANIFEST is lost, and records with it. What gc has removed is no such gap:
-// a job's newest epoch stays, and so does the parent of every delta.
+// a job's newest epoch stays, and so does the parent of every delta. Nor is what a repair has dropped: it has left word
+// (Catalog::DroppedHead). A crash leaves unknown files, too, and a live writer's compaction has some in the making.
 absl::Status CheckHeads(const KvDb& db);
 
 // Every pack of `packs`, ascending, with the index entries that point into it, by offset. As many passes over

@@ -1,8 +1,13 @@
 #include "store/export.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "store/export_format.h"
@@ -55,13 +60,14 @@ absl::StatusOr<uint64_t> NearestAncestor(const StoreReader& store, const pb::Epo
 
 absl::StatusOr<ExportResult> ExportEpochs(const StoreReader& store, const std::string& job,
                                           const std::vector<uint64_t>& epochs, int fd, const std::string& name,
-                                          const std::function<void(uint64_t pages, uint64_t of)>& progress) {
+                                          const std::function<void(uint64_t pages, uint64_t of)>& progress,
+                                          FileIo io) {
   BodyNumbers bodies;
   for (const uint64_t epoch : epochs) {
     INCR_ASSIGN_OR_RETURN(const PageTable table, store.LoadPageTable(job, epoch));
     bodies.Want(table);
   }
-  ExportWriter writer([&](absl::string_view bytes) { return WriteExactly(fd, bytes.data(), bytes.size(), name); });
+  ExportWriter writer([&](absl::string_view bytes) { return io.WriteAll(fd, bytes.data(), bytes.size(), name); });
   INCR_RETURN_IF_ERROR(writer.Begin({bodies.ids().size(), epochs.size(), job}));
   ExportResult result;
   INCR_RETURN_IF_ERROR(store.ReadPages(bodies.ids(), [&](size_t i, const uint8_t* page) {
@@ -82,6 +88,45 @@ absl::StatusOr<ExportResult> ExportEpochs(const StoreReader& store, const std::s
   result.pages = bodies.ids().size();
   result.bytes = writer.bytes_written();
   return result;
+}
+
+absl::StatusOr<ExportFile> ExportFile::Open(const std::string& path, FileIo io) {
+  ExportFile file(path, io);
+  struct stat info;
+  if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    // /dev/stdout and its like are links: this one is no file of a store.
+    INCR_ASSIGN_OR_RETURN(file.fd_, OpenFile(path, O_WRONLY));
+    return file;
+  }
+  for (int n = 0;; ++n) {
+    std::string temporary = absl::StrCat(path, ".", ::getpid(), n == 0 ? "" : absl::StrCat(".", n), ".tmp");
+    absl::StatusOr<ScopedFd> fd = io.Open(temporary, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    // A process of this number was killed here before.
+    if (absl::IsAlreadyExists(fd.status()) && n < 100) continue;
+    INCR_RETURN_IF_ERROR(fd.status());
+    file.fd_ = *std::move(fd);
+    file.temporary_ = std::move(temporary);
+    return file;
+  }
+}
+
+ExportFile::ExportFile(ExportFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      temporary_(std::exchange(other.temporary_, "")),
+      io_(other.io_),
+      fd_(std::move(other.fd_)) {}
+
+ExportFile::~ExportFile() {
+  if (!temporary_.empty()) (void)io_.Unlink(temporary_);
+}
+
+absl::Status ExportFile::Finish() {
+  if (temporary_.empty()) return absl::OkStatus();
+  INCR_RETURN_IF_ERROR(io_.Sync(fd_.get(), temporary_));
+  INCR_RETURN_IF_ERROR(io_.Rename(temporary_, path_));
+  temporary_.clear();
+  const size_t slash = path_.rfind('/');
+  return io_.SyncDirectory(slash == std::string::npos ? "." : path_.substr(0, slash + 1));
 }
 
 }  // namespace incr

@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
+#include <system_error>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
@@ -149,6 +152,79 @@ absl::Status FileIo::Unlink(const std::string& path) const {
   return absl::OkStatus();
 }
 
+absl::Status FileIo::Rename(const std::string& from, const std::string& to) const {
+  const FileCall call{FileOp::kRename, from, 0, 0, &to};
+  INCR_RETURN_IF_ERROR(Ask(call, "rename"));
+  if (std::rename(from.c_str(), to.c_str()) != 0) {
+    return ErrnoStatus(absl::StrCat("rename(", from, ", ", to, ")"));
+  }
+  Done(call);
+  return absl::OkStatus();
+}
+
+absl::Status FileIo::Link(const std::string& from, const std::string& to) const {
+  const FileCall call{FileOp::kLink, from, 0, 0, &to};
+  INCR_RETURN_IF_ERROR(Ask(call, "link"));
+  if (::link(from.c_str(), to.c_str()) != 0) {
+    return ErrnoStatus(absl::StrCat("link(", from, ", ", to, ")"));
+  }
+  Done(call);
+  return absl::OkStatus();
+}
+
+absl::Status FileIo::RemoveTree(const std::string& path) const {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::file_type type = fs::symlink_status(path, error).type();
+  if (type == fs::file_type::not_found) return absl::OkStatus();
+  if (type != fs::file_type::directory) return Unlink(path);
+  // Names first: a directory that changes while it is read may show some of them twice or not at all.
+  std::vector<std::string> names;
+  for (const fs::directory_entry& entry : fs::directory_iterator(path, error)) names.push_back(entry.path());
+  if (error) return ErrnoStatus(error.value(), Operation("opendir", path));
+  for (const std::string& name : names) INCR_RETURN_IF_ERROR(RemoveTree(name));
+  const FileCall call{FileOp::kRemoveDirectory, path};
+  INCR_RETURN_IF_ERROR(Ask(call, "rmdir"));
+  if (::rmdir(path.c_str()) != 0) return ErrnoStatus(Operation("rmdir", path));
+  Done(call);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<size_t> FileIo::ReadSome(int fd, void* data, size_t size, const std::string& path) const {
+  FileFaults::Verdict verdict;
+  if (faults_ != nullptr) {
+    do {
+      verdict = faults_->Before({FileOp::kRead, path, 0, size});
+    } while (verdict.error == EINTR);
+    if (verdict.error != 0) return ErrnoStatus(verdict.error, Operation("read", path));
+    size = std::min(size, std::max<size_t>(verdict.bytes, 1));
+  }
+  ssize_t n;
+  do {
+    n = ::read(fd, data, size);
+  } while (n < 0 && errno == EINTR);
+  if (n < 0) return ErrnoStatus(Operation("read", path));
+  if (verdict.flip_bits) FileFaults::FlipBits(data, n);
+  return n;
+}
+
+absl::Status FileIo::WriteAll(int fd, const void* data, size_t size, const std::string& path) const {
+  if (faults_ == nullptr) [[likely]] return WriteExactly(fd, data, size, path);
+  for (size_t done = 0; done < size;) {
+    const off_t at = ::lseek(fd, 0, SEEK_CUR);  // A pipe has none.
+    const FileCall call{FileOp::kWrite, path, static_cast<uint64_t>(std::max<off_t>(at, 0)), size - done};
+    const FileFaults::Verdict verdict = faults_->Before(call);
+    if (verdict.error == EINTR) continue;
+    const size_t n = std::min(call.bytes, verdict.error != 0 && verdict.bytes == SIZE_MAX ? 0 : verdict.bytes);
+    INCR_RETURN_IF_ERROR(WriteExactly(fd, static_cast<const char*>(data) + done, n, path));
+    if (n > 0) Done(call);
+    if (verdict.error != 0) return ErrnoStatus(verdict.error, Operation("write", path));
+    if (n == 0) return ErrnoStatus(EIO, Operation("write", path));
+    done += n;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status FileIo::MakeDirectory(const std::string& path) const {
   const FileCall call{FileOp::kMakeDirectory, path};
   INCR_RETURN_IF_ERROR(Ask(call, "mkdir"));
@@ -190,12 +266,7 @@ absl::Status FileIo::WriteDurably(const std::string& path, absl::string_view con
     INCR_RETURN_IF_ERROR(PwriteExactly(fd.get(), content.data(), content.size(), 0, temporary));
     INCR_RETURN_IF_ERROR(Sync(fd.get(), temporary));
   }
-  const FileCall call{FileOp::kRename, temporary, 0, 0, &path};
-  INCR_RETURN_IF_ERROR(Ask(call, "rename"));
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
-    return ErrnoStatus(absl::StrCat("rename(", temporary, ", ", path, ")"));
-  }
-  Done(call);
+  INCR_RETURN_IF_ERROR(Rename(temporary, path));
   const size_t slash = path.rfind('/');
   return SyncDirectory(slash == std::string::npos ? "." : path.substr(0, slash + 1));
 }

@@ -33,6 +33,7 @@ enum class FileOp {
   kLink,
   kUnlink,
   kMakeDirectory,
+  kRemoveDirectory,
   kSyncDirectory,
 };
 
@@ -81,8 +82,17 @@ class FileIo {
   // Reserves the file's first `size` bytes; false where that does not work.
   bool Allocate(int fd, uint64_t size, const std::string& path) const;
   absl::Status Unlink(const std::string& path) const;
+  absl::Status Rename(const std::string& from, const std::string& to) const;
+  // A second name for a regular file.
+  absl::Status Link(const std::string& from, const std::string& to) const;
+  // With all that is in it; none is no error.
+  absl::Status RemoveTree(const std::string& path) const;
   // Mode 0700, whatever the umask. There already is no error, unless it is no directory.
   absl::Status MakeDirectory(const std::string& path) const;
+
+  // From and to where `fd` stands; a pipe will do. The first reads once: 0 at the end.
+  absl::StatusOr<size_t> ReadSome(int fd, void* data, size_t size, const std::string& path) const;
+  absl::Status WriteAll(int fd, const void* data, size_t size, const std::string& path) const;
 
   // A small regular file.
   absl::StatusOr<std::string> ReadWhole(const std::string& path, size_t max_bytes) const;

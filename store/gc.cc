@@ -20,6 +20,7 @@ namespace {
 
 constexpr uint64_t kReserveBytes = 4u << 20;  // what commits leave free: RocksDB needs room to recover
 constexpr uint64_t kLeastRoom = 512u << 10;  // of that, for what gc must write before it frees anything
+constexpr int kMostLosses = 3;  // of a manifest that was written and is not there
 
 uint64_t TableBytes(uint64_t pages) { return pages * 17 + 4096; }
 
@@ -227,6 +228,7 @@ absl::StatusOr<GcRun::NewManifest> GcRun::WriteManifest(const std::string& job,
 absl::Status GcRun::Publish(const std::string& job, const std::set<uint64_t>& dropped) {
   if (dropped.empty()) return absl::OkStatus();
   NewManifests manifests;
+  int losses = 0;
   for (;;) {
     INCR_ASSIGN_OR_RETURN(const JobView plan, LookAt(job, dropped));
     for (const ChainStep& step : plan.steps) {
@@ -247,8 +249,36 @@ absl::Status GcRun::Publish(const std::string& job, const std::set<uint64_t>& dr
              (made != manifests.end() && made->second.combine == step.combine);
     });
     // Not ready: somebody has begun to go on from an epoch that was to go.
-    if (ready) return WritePublication(job, now, manifests);
+    if (!ready) continue;
+    INCR_ASSIGN_OR_RETURN(const std::set<uint64_t> lost, LostManifests(job, manifests));
+    if (lost.empty()) return WritePublication(job, now, manifests);
+    if (++losses == kMostLosses) {
+      return absl::DataLossError(absl::StrCat(store_.view_->paths.db, ": the new manifest of epoch ", *lost.begin(),
+                                              " of job ", job, " does not read back: nothing was dropped"));
+    }
+    for (const uint64_t epoch : lost) manifests.erase(epoch);
   }
+}
+
+// Makes the new manifests durable and reads each back, before anything refers to them. Since they were written
+// another job's failed write may have had the database opened anew, without what had not been synced.
+absl::StatusOr<std::set<uint64_t>> GcRun::LostManifests(const std::string& job,
+                                                        const NewManifests& manifests) const {
+  INCR_RETURN_IF_ERROR(store_.view_->db->Sync());
+  std::set<uint64_t> lost;
+  for (const auto& [epoch, made] : manifests) {
+    EpochEnvelope envelope;
+    envelope.manifest_bytes = made.bytes;
+    envelope.manifest_checksum = made.checksum;
+    envelope.first_chunk = made.first_chunk;
+    const absl::Status read = store_.view_->catalog.ReadManifest(job, epoch, envelope).status();
+    if (absl::IsDataLoss(read)) {
+      lost.insert(epoch);
+    } else {
+      INCR_RETURN_IF_ERROR(read);
+    }
+  }
+  return lost;
 }
 
 absl::Status GcRun::WritePublication(const std::string& job, const JobView& view,

@@ -1,7 +1,7 @@
 // gc.h — one run of Store::CollectGarbage. For gc*.cc and store_writer.cc only.
 //
 //   plan       which epochs go (gc_policy.h), what becomes of the chains (gc_plan.h)
-//   collapse   new manifests for kept epochs whose parent goes, beside the old ones
+//   collapse   new manifests for kept epochs whose parent goes, beside the old ones; synced, read back
 //   unpublish  one synced write per job: records of dropped epochs gone, kept ones point to the new
 //              manifests. From here on nothing refers to what only the dropped epochs had
 //   sweep      mark the ids of all manifests in a filter, drop other ids from the index
@@ -70,6 +70,8 @@ class GcRun {
   absl::StatusOr<NewManifest> WriteManifest(const std::string& job, const EpochFacts& facts,
                                             const ChainStep& step);
   absl::Status Publish(const std::string& job, const std::set<uint64_t>& dropped);
+  absl::StatusOr<std::set<uint64_t>> LostManifests(const std::string& job,
+                                                   const NewManifests& manifests) const;
   absl::Status WritePublication(const std::string& job, const JobView& view,
                                 const NewManifests& manifests);
   absl::Status DeleteOrphans();

@@ -203,7 +203,8 @@ absl::Status GcRun::RewritePack(uint32_t pack, uint64_t bytes) {
   bool failed = true;
   absl::Cleanup give_back = [&] { store_.packs_->CheckIn(mover.GiveBack(failed)); };
   const std::string path = absl::StrCat(view.paths.packs, "/", PackName(pack));
-  const absl::StatusOr<ScopedFd> opened = OpenFile(path, O_RDONLY | O_NOFOLLOW);
+  const FileIo io = view.paths.io;
+  const absl::StatusOr<ScopedFd> opened = io.Open(path, O_RDONLY);
   if (absl::IsNotFound(opened.status())) {
     // Deleted for want of room by an earlier run, or lost. What still points to it keeps its record.
     result_.warnings.push_back(absl::StrCat("pack ", path, " is gone (incr-ckpt verify says whether an epoch misses it)"));
@@ -223,8 +224,8 @@ absl::Status GcRun::RewritePack(uint32_t pack, uint64_t bytes) {
   };
   for (uint64_t at = kPackHeaderBytes; at < bytes;) {
     INCR_ASSIGN_OR_RETURN(
-        const size_t n, PreadUpTo(fd.get(), segment.data(),
-                                  std::min<uint64_t>(kSegmentMaxBytes, bytes - at), at, path));
+        const size_t n, io.PreadUpTo(fd.get(), segment.data(),
+                                     std::min<uint64_t>(kSegmentMaxBytes, bytes - at), at, path));
     failed = true;
     INCR_ASSIGN_OR_RETURN(const size_t used,
                           mover.AddSegment(pack, at, segment.data(), n, &damaged));
@@ -320,18 +321,18 @@ absl::Status GcRun::WriteCounted(KvBatch batch) {
 }
 
 absl::Status GcRun::UnlinkPacks(const std::set<uint32_t>& packs) {
+  const FileIo io = store_.view_->paths.io;
   for (const uint32_t pack : packs) {
     store_.view_->packs.Forget(pack);
     store_.unread_from_.erase(pack);
     const std::string path = absl::StrCat(store_.view_->paths.packs, "/", PackName(pack));
-    if (::unlink(path.c_str()) == 0) {
-      ++result_.packs_deleted;
-    } else if (errno != ENOENT) {  // It may have gone already, for want of room.
-      return ErrnoStatus(absl::StrCat("unlink(", path, ")"));
-    }
+    const absl::Status gone = io.Unlink(path);
+    result_.packs_deleted += gone.ok();
+    // It may have gone already, for want of room.
+    if (!absl::IsNotFound(gone)) INCR_RETURN_IF_ERROR(gone);
     INCR_RETURN_IF_ERROR(FaultPoint("store.gc_after_unlink"));
   }
-  return SyncDirectory(store_.view_->paths.packs);
+  return io.SyncDirectory(store_.view_->paths.packs);
 }
 
 void GcRun::EstimateBytesAfter() {

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "base/file.h"
+#include "store/checksum.h"
 #include "store/gc_plan.h"
 #include "store/gc_policy.h"
 #include "store/id_filter.h"
@@ -176,6 +177,38 @@ TEST(ReaderLeaseTest, HoldsBackOnlyDeletionsThatBeganAfterIt) {
   EXPECT_TRUE(*barrier->HasReadersUpTo(second));
   { ReaderLease gone = *std::move(late); }
   EXPECT_FALSE(*barrier->HasReadersUpTo(second));
+}
+
+TEST(ReaderLeaseTest, TheGenerationIsUnderAChecksumAndTheOldFormIsRead) {
+  TempDirectory directory;
+  const StorePaths paths(directory.path());
+  std::ofstream(paths.format) << "version 1\n";
+  std::ofstream(paths.generation) << std::string("\7\0\0\0\0\0\0\0", 8);  // As version 0.1 wrote it.
+  auto barrier = ReaderBarrier::Open(paths);
+  ASSERT_TRUE(barrier.ok()) << barrier.status();
+  EXPECT_EQ(barrier->Advance().value_or(0), 7u);
+  EXPECT_EQ(barrier->Advance().value_or(0), 8u);
+  const std::string good = ReadWholeFile(paths.generation).value();
+  ASSERT_EQ(good.size(), kGenerationFileBytes);
+  EXPECT_EQ(good.substr(0, 16), std::string("\x9\0\0\0\0\0\0\0ICKG\1\0\0\0", 16));
+  for (size_t at = 0; at < good.size(); ++at) {
+    for (int bit = 0; bit < 8; ++bit) {
+      std::string damaged = good;
+      damaged[at] ^= 1 << bit;
+      std::ofstream(paths.generation, std::ios::binary) << damaged;
+      EXPECT_TRUE(absl::IsDataLoss(ReaderLease::Take(paths).status())) << at << " " << bit;
+      EXPECT_TRUE(absl::IsDataLoss(barrier->Advance().status())) << at << " " << bit;
+    }
+    if (at == 8) continue;  // The old form.
+    std::ofstream(paths.generation, std::ios::binary) << good.substr(0, at);
+    EXPECT_TRUE(absl::IsDataLoss(ReaderLease::Take(paths).status())) << at;
+  }
+  std::string newer = good.substr(0, 16);
+  newer[12] = 2;
+  const uint64_t sum = Checksum64(newer);
+  newer.append(reinterpret_cast<const char*>(&sum), sizeof sum);
+  std::ofstream(paths.generation, std::ios::binary) << newer;
+  EXPECT_TRUE(absl::IsFailedPrecondition(ReaderLease::Take(paths).status()));
 }
 
 TEST(ZstdPageTest, PagesComeBackAndAnyBytesAreSafe) {

@@ -1,6 +1,6 @@
 #include "store/import.h"
 
-#include <unistd.h>
+#include <poll.h>
 
 #include <cerrno>
 #include <memory>
@@ -48,22 +48,35 @@ class StoreSink : public ExportSink {
   std::unique_ptr<EpochImporter> importer_;
 };
 
+// A pipe may give nothing for ever.
+absl::Status AwaitInput(int fd, const ImportOptions& options) {
+  constexpr int kPauseMs = 100;
+  while (options.stopped) {
+    if (options.stopped()) {
+      return absl::CancelledError(absl::StrCat("import of ", options.name, " was stopped; the store is as it was"));
+    }
+    struct pollfd input = {fd, POLLIN, 0};
+    const int n = ::poll(&input, 1, kPauseMs);
+    if (n > 0) break;  // Or the end, or an error: the read will tell.
+    if (n < 0 && errno != EINTR) return ErrnoStatus("poll");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<ImportResult> ImportEpochs(Store* store, int fd, const ImportOptions& options) {
   uint64_t bytes = 0;
   const auto read = [&](char* to, size_t n) -> absl::StatusOr<size_t> {
-    ssize_t got;
-    do {
-      got = ::read(fd, to, n);
-    } while (got < 0 && errno == EINTR);
-    if (got < 0) return ErrnoStatus("read");
+    INCR_RETURN_IF_ERROR(AwaitInput(fd, options));
+    INCR_ASSIGN_OR_RETURN(const size_t got, options.io.ReadSome(fd, to, n, options.name));
     bytes += got;
     if (options.progress) options.progress(bytes);
     return got;
   };
   StoreSink sink(store, options);
   const absl::Status parsed = ParseExport(read, &sink);
+  if (absl::IsCancelled(parsed)) return parsed;
   if (!parsed.ok()) return Annotate(parsed, options.name);
   INCR_ASSIGN_OR_RETURN(ImportResult result, sink.Commit());
   result.bytes = bytes;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "store/file_io.h"
 #include "store/store.h"
 
 namespace incr {
@@ -18,6 +19,10 @@ struct ImportOptions {
   std::function<void(uint64_t bytes)> progress;  // read so far; may be null
   // Whether this job may be given epochs now; may be null.
   std::function<absl::Status(const std::string& job)> may_take;
+  // Asked before every read, and ten times a second while there is nothing to read: kCancelled once it says so. May
+  // be null.
+  std::function<bool()> stopped;
+  FileIo io{};
 };
 
 struct ImportResult {
@@ -30,7 +35,8 @@ struct ImportResult {
   uint64_t pages = 0, pages_stored = 0, bytes = 0;
 };
 
-// Reads `fd`, a file or a pipe, from where it is to the end. Any error: the store is as before.
+// Reads `fd`, a file or a pipe, from where it is to the end. Any error: the store is as before. kCancelled: it was
+// stopped.
 absl::StatusOr<ImportResult> ImportEpochs(Store* store, int fd, const ImportOptions& options);
 
 }  // namespace incr

@@ -84,6 +84,10 @@ rocksdb::ColumnFamilyOptions TableOptions(KvTable table,
 // By default a small cache has shards of half a megabyte: a filter of a table file does not fit into one.
 constexpr int kCacheShardBits = 1;
 
+bool IsReadOnly(KvDb::Mode mode) {
+  return mode == KvDb::Mode::kReadOnly || mode == KvDb::Mode::kReadOnlyWhole;
+}
+
 rocksdb::DBOptions DatabaseOptions(KvDb::Mode mode, const KvOptions& settings,
                                    rocksdb::Env* env) {
   rocksdb::DBOptions options;
@@ -106,9 +110,9 @@ rocksdb::DBOptions DatabaseOptions(KvDb::Mode mode, const KvOptions& settings,
   // A power cut leaves any part of the log's unsynced end, with holes in it: only point-in-time
   // recovery opens that. It drops all behind the first hole; whether something acknowledged was
   // among it is for commit_count.h to find.
-  options.wal_recovery_mode = mode == KvDb::Mode::kReadWrite
-                                  ? rocksdb::WALRecoveryMode::kAbsoluteConsistency
-                                  : rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  const bool whole = mode == KvDb::Mode::kReadWrite || mode == KvDb::Mode::kReadOnlyWhole;
+  options.wal_recovery_mode = whole ? rocksdb::WALRecoveryMode::kAbsoluteConsistency
+                                    : rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   return options;
 }
 
@@ -141,7 +145,7 @@ rocksdb::Status OpenOnce(const std::string& path, KvDb::Mode mode, const KvOptio
   rocksdb::DB* db = nullptr;
   const rocksdb::DBOptions options = DatabaseOptions(mode, settings, env);
   rocksdb::Status status =
-      mode == KvDb::Mode::kReadOnly
+      IsReadOnly(mode)
           ? rocksdb::DB::OpenForReadOnly(options, path, families, &out->handles, &db)
           : rocksdb::DB::Open(options, path, families, &out->handles, &db);
   out->db.reset(db);
@@ -160,8 +164,8 @@ std::string ManifestMark(FileIo io, const std::string& path) {
 
 // Beside a live writer, files may vanish between being listed and being read: a vanished
 // log is no error to RocksDB, only silently less data. So: again until nothing moved meanwhile.
-absl::Status OpenSnapshot(const std::string& path, const KvOptions& settings, rocksdb::Env* env,
-                          OpenDb* out) {
+absl::Status OpenSnapshot(const std::string& path, KvDb::Mode mode, const KvOptions& settings,
+                          rocksdb::Env* env, OpenDb* out) {
   constexpr int64_t kPatienceUs = 15'000'000;
   const Stopwatch time;
   rocksdb::Status status;
@@ -170,7 +174,7 @@ absl::Status OpenSnapshot(const std::string& path, const KvOptions& settings, ro
     if (i > 0) absl::SleepFor(absl::Milliseconds(i % 16));
     out->Close();
     const std::string before = ManifestMark(settings.io, path);
-    status = OpenOnce(path, KvDb::Mode::kReadOnly, settings, env, out);
+    status = OpenOnce(path, mode, settings, env, out);
     const bool at_rest = ManifestMark(settings.io, path) == before;
     if (status.ok() && at_rest && !before.empty()) return absl::OkStatus();
     if (at_rest) ++failures_at_rest;
@@ -186,7 +190,7 @@ class RocksKvDb : public KvDb {
       : path_(std::move(path)), mode_(mode), settings_(settings), env_(NewRocksEnv(settings.io)) {}
 
   absl::Status Start() {
-    if (mode_ == Mode::kReadOnly) return OpenSnapshot(path_, settings_, env_.get(), &open_);
+    if (IsReadOnly(mode_)) return OpenSnapshot(path_, mode_, settings_, env_.get(), &open_);
     (void)settings_.io.Unlink(IngestPath());
     const rocksdb::Status status = OpenOnce(path_, mode_, settings_, env_.get(), &open_);
     if (!status.ok()) open_.Close();
@@ -414,7 +418,7 @@ class RocksKvDb : public KvDb {
   bool FailedBehindOurBack() {
     absl::ReaderMutexLock lock(&mutex_);
     uint64_t errors = 0;
-    if (!open_.db || mode_ == Mode::kReadOnly ||
+    if (!open_.db || IsReadOnly(mode_) ||
         !open_.db->GetIntProperty(rocksdb::DB::Properties::kBackgroundErrors, &errors) ||
         errors == 0) {
       return false;
@@ -426,7 +430,7 @@ class RocksKvDb : public KvDb {
   absl::Status Damaging(absl::FunctionRef<absl::Status()> write) {
     absl::ReaderMutexLock lock(&mutex_);
     INCR_RETURN_IF_ERROR(CheckOpen());
-    INCR_CHECK(mode_ != Mode::kReadOnly);
+    INCR_CHECK(!IsReadOnly(mode_));
     const absl::Status status = write();
     if (!status.ok()) broken_.store(true, std::memory_order_release);
     return status;
@@ -475,17 +479,19 @@ absl::StatusOr<std::unique_ptr<KvDb>> KvDb::Open(const std::string& path, Mode m
   return db;
 }
 
-absl::Status KvDb::Repair(const std::string& path) {
-  const std::unique_ptr<rocksdb::Env> env = NewRocksEnv(FileIo());
+absl::Status KvDb::Repair(const std::string& path, FileIo io) {
+  const std::unique_ptr<rocksdb::Env> env = NewRocksEnv(io);
   auto cache = rocksdb::NewLRUCache(8u << 20);
   std::vector<rocksdb::ColumnFamilyDescriptor> families;
   families.emplace_back(rocksdb::kDefaultColumnFamilyName, TableOptions(KvTable::kJobs, cache, KvOptions()));
   for (int i = 0; i < kKvTables; ++i) {
     families.emplace_back(kTableNames[i], TableOptions(static_cast<KvTable>(i), cache, KvOptions()));
   }
-  return FromRocks(rocksdb::RepairDB(path, DatabaseOptions(Mode::kCreate, KvOptions(), env.get()),
-                                     families),
-                   absl::StrCat("repair ", path));
+  const rocksdb::Status status =
+      rocksdb::RepairDB(path, DatabaseOptions(Mode::kCreate, KvOptions(), env.get()), families);
+  const absl::Status said = FromRocks(status, absl::StrCat("repair ", path));
+  // Whatever is no error of the disk lies in what was read.
+  return said.ok() || status.IsIOError() ? said : absl::DataLossError(said.message());
 }
 
 }  // namespace incr

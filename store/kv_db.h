@@ -80,12 +80,13 @@ class KvDb {
     kReadWrite,        // a damaged log, even its very end: kDataLoss, and nothing is changed
     kReadWriteCutLog,  // what lies behind damage in the log is dropped, without a word
     kReadOnly,         // a snapshot up to any damage; works beside a live writer, changes no file
+    kReadOnlyWhole,    // the same, but a damaged log, even its very end: kDataLoss
   };
 
   static absl::StatusOr<std::unique_ptr<KvDb>> Open(const std::string& path, Mode mode,
                                                     const KvOptions& options = KvOptions());
   // Salvages what it can from a database that does not open.
-  static absl::Status Repair(const std::string& path);
+  static absl::Status Repair(const std::string& path, FileIo io = FileIo());
 
   virtual ~KvDb() = default;
 

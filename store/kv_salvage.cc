@@ -1,8 +1,11 @@
 #include "store/kv_salvage.h"
 
+#include <fcntl.h>
+#include <rocksdb/env.h>
 #include <rocksdb/options.h>
 #include <rocksdb/sst_file_reader.h>
 #include <rocksdb/table_properties.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -10,8 +13,10 @@
 #include <system_error>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "store/rocks_files.h"
 
 namespace incr {
 namespace {
@@ -96,31 +101,83 @@ std::unique_ptr<rocksdb::Iterator> PassDamage(rocksdb::SstFileReader& reader, ab
   return it != nullptr && it->Valid() ? std::move(it) : nullptr;
 }
 
-absl::Status Copy(const fs::path& from, const fs::path& to) {
-  std::error_code error;
-  // A table file never changes; a log is cut and CURRENT is replaced.
-  if (from.extension() == ".sst") fs::create_hard_link(from, to, error);
-  if (from.extension() != ".sst" || error) fs::copy_file(from, to, error);
-  if (!error) return absl::OkStatus();
-  return ErrnoStatus(error.value(), absl::StrCat("copy(", from.string(), ")"));
+// What cannot be read is zeros in the copy: RocksDB's repair goes on behind it.
+absl::Status CopyReadable(FileIo io, const std::string& from, const std::string& to) {
+  constexpr size_t kPiece = 4096;
+  INCR_ASSIGN_OR_RETURN(const ScopedFd in, io.Open(from, O_RDONLY));
+  INCR_ASSIGN_OR_RETURN(const ScopedFd out, io.Open(to, O_WRONLY | O_CREAT | O_EXCL, 0600));
+  struct stat info;
+  if (::fstat(in.get(), &info) != 0) return ErrnoStatus(absl::StrCat("fstat(", from, ")"));
+  const uint64_t size = info.st_size;
+  for (uint64_t at = 0; at < size;) {
+    char piece[kPiece] = {};
+    const size_t bytes = std::min<uint64_t>(kPiece, size - at);
+    // A disk that fails once may not fail again.
+    for (int i = 0; i < 2 && !io.PreadExactly(in.get(), piece, bytes, at, from).ok(); ++i) {
+      std::fill_n(piece, bytes, '\0');
+    }
+    INCR_RETURN_IF_ERROR(io.PwriteExactly(out.get(), piece, bytes, at, to));
+    at += bytes;
+  }
+  return absl::OkStatus();
 }
 
-absl::Status CopyFiles(const std::string& path, const std::string& copy) {
+absl::Status Copy(FileIo io, const fs::path& from, const fs::path& to) {
+  // A table file never changes; a log is cut and CURRENT is replaced.
+  if (from.extension() == ".sst") {
+    const absl::Status linked = io.Link(from, to);
+    if (linked.ok()) return linked;
+  }
+  return CopyReadable(io, from, to);
+}
+
+absl::Status CopyFiles(FileIo io, const std::string& path, const std::string& copy) {
   std::error_code error;
-  fs::create_directory(copy, error);
-  if (error) return ErrnoStatus(error.value(), absl::StrCat("mkdir(", copy, ")"));
+  INCR_RETURN_IF_ERROR(io.MakeDirectory(copy));
   bool any = false;
   for (const fs::directory_entry& file : fs::directory_iterator(path, error)) {
     if (!file.is_regular_file(error) || file.is_symlink(error)) continue;
     any |= file.path().extension() == ".sst" || file.path().extension() == ".log";
-    INCR_RETURN_IF_ERROR(Copy(file.path(), fs::path(copy) / file.path().filename()));
+    INCR_RETURN_IF_ERROR(Copy(io, file.path(), fs::path(copy) / file.path().filename()));
   }
   if (any) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(path, " has no files of a database"));
 }
 
+// Can be no key of ours: begins as no job does, and is too short for a page.
+constexpr absl::string_view kSeed("\0salvage", 8);
+
+// RocksDB's repair learns from table files which tables there are, and passes over what logs have of others: in a young
+// database, everything. So each table gets a file of its own, with a row that is none.
+absl::Status AddTableFiles(FileIo io, const std::string& copy) {
+  const std::string seed = copy + ".seed";
+  {
+    INCR_ASSIGN_OR_RETURN(const std::unique_ptr<KvDb> db, KvDb::Open(seed, KvDb::Mode::kCreate, {io}));
+    KvBatch batch;
+    for (int i = 0; i < kKvTables; ++i) batch.Add(static_cast<KvTable>(i), std::string(kSeed), "");
+    INCR_RETURN_IF_ERROR(db->Write(batch, /*sync=*/false));
+    INCR_RETURN_IF_ERROR(db->Compact());
+  }
+  std::error_code error;
+  uint64_t last = 0, number;
+  for (const fs::directory_entry& file : fs::directory_iterator(copy, error)) {
+    if (absl::SimpleAtoi(file.path().stem().string(), &number)) last = std::max(last, number);
+  }
+  for (const fs::directory_entry& file : fs::directory_iterator(seed, error)) {
+    if (file.path().extension() != ".sst") continue;
+    INCR_RETURN_IF_ERROR(io.Rename(file.path(), absl::StrCat(copy, "/", absl::Dec(++last, absl::kZeroPad6), ".sst")));
+  }
+  return io.RemoveTree(seed);
+}
+
+absl::Status RemoveSeeds(KvDb& db) {
+  KvBatch batch;
+  for (int i = 0; i < kKvTables; ++i) batch.Delete(static_cast<KvTable>(i), std::string(kSeed));
+  return db.Write(batch, /*sync=*/false);
+}
+
 // What RocksDB's repair gave up, as far as its readable rows are not in `db` already.
-absl::Status TakeFromLostFiles(const std::string& copy, KvDb& db) {
+absl::Status TakeFromLostFiles(FileIo io, const std::string& copy, KvDb& db) {
   std::error_code error;
   for (const fs::directory_entry& file : fs::directory_iterator(fs::path(copy) / "lost", error)) {
     if (file.path().extension() != ".sst") continue;
@@ -137,7 +194,7 @@ absl::Status TakeFromLostFiles(const std::string& copy, KvDb& db) {
           batch.Add(table, std::string(key), std::string(value));
           if (batch.bytes() > (4u << 20)) full = flush();
           return full;
-        });
+        }, io);
     INCR_RETURN_IF_ERROR(full);
     (void)read;  // A file of which nothing can be read is lost indeed.
     INCR_RETURN_IF_ERROR(flush());
@@ -149,8 +206,10 @@ absl::Status TakeFromLostFiles(const std::string& copy, KvDb& db) {
 
 absl::Status ReadTableFile(
     const std::string& path,
-    absl::FunctionRef<absl::Status(KvTable table, absl::string_view key, absl::string_view value)> row) {
-  const rocksdb::Options options;
+    absl::FunctionRef<absl::Status(KvTable table, absl::string_view key, absl::string_view value)> row, FileIo io) {
+  const std::unique_ptr<rocksdb::Env> env = NewRocksEnv(io);
+  rocksdb::Options options;
+  options.env = env.get();
   rocksdb::SstFileReader reader(options);
   const rocksdb::Status opened = reader.Open(path);
   if (!opened.ok()) return absl::DataLossError(absl::StrCat(path, ": ", opened.ToString()));
@@ -171,11 +230,14 @@ absl::Status ReadTableFile(
   }
 }
 
-absl::StatusOr<std::unique_ptr<KvDb>> SalvageDatabase(const std::string& path, const std::string& copy) {
-  INCR_RETURN_IF_ERROR(CopyFiles(path, copy));
-  INCR_RETURN_IF_ERROR(KvDb::Repair(copy));
-  INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, KvDb::Open(copy, KvDb::Mode::kCreate));
-  INCR_RETURN_IF_ERROR(TakeFromLostFiles(copy, *db));
+absl::StatusOr<std::unique_ptr<KvDb>> SalvageDatabase(const std::string& path, const std::string& copy,
+                                                      FileIo io) {
+  INCR_RETURN_IF_ERROR(CopyFiles(io, path, copy));
+  INCR_RETURN_IF_ERROR(AddTableFiles(io, copy));
+  INCR_RETURN_IF_ERROR(KvDb::Repair(copy, io));
+  INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, KvDb::Open(copy, KvDb::Mode::kCreate, {io}));
+  INCR_RETURN_IF_ERROR(RemoveSeeds(*db));
+  INCR_RETURN_IF_ERROR(TakeFromLostFiles(io, copy, *db));
   return db;
 }
 

@@ -20,12 +20,15 @@
 namespace incr {
 
 // A database in `copy` (made here, must not exist) with every record of the one in `path` that can be read.
-absl::StatusOr<std::unique_ptr<KvDb>> SalvageDatabase(const std::string& path, const std::string& copy);
+// kDataLoss: there is none. Any other error: the copy could not be made.
+absl::StatusOr<std::unique_ptr<KvDb>> SalvageDatabase(const std::string& path, const std::string& copy,
+                                                      FileIo io = FileIo());
 
 // The rows of one table file, passing over blocks that are damaged. An error: nothing of it can be read.
 absl::Status ReadTableFile(
     const std::string& path,
-    absl::FunctionRef<absl::Status(KvTable table, absl::string_view key, absl::string_view value)> row);
+    absl::FunctionRef<absl::Status(KvTable table, absl::string_view key, absl::string_view value)> row,
+    FileIo io = FileIo());
 
 }  // namespace incr
 

@@ -10,7 +10,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "base/file.h"
 #include "base/page_range.h"
 #include "base/status.h"
 
@@ -87,8 +86,10 @@ bool IsHindrance(const absl::Status& status) {
 
 void CheckOne(const PackReader& reader, const IndexEntry& entry, const uint8_t* body, PackCheck* out) {
   uint8_t page[kPageSize];
-  const absl::Status status = body == nullptr ? reader.ReadPage(entry.id, entry.location, page)
-                                              : reader.Decode(entry.id, entry.location, body, page);
+  absl::Status status = body == nullptr ? reader.ReadPage(entry.id, entry.location, page)
+                                        : reader.Decode(entry.id, entry.location, body, page);
+  // A read error, which may not come again.
+  if (!status.ok() && !absl::IsDataLoss(status)) status = reader.ReadPage(entry.id, entry.location, page);
   ++out->bodies;
   if (status.ok()) {
     out->intact.push_back(entry);
@@ -150,12 +151,13 @@ void CheckSegment(const PackReader& reader, const Segment& segment, absl::Span<c
 // Walks one pack from segment to segment.
 class Walk {
  public:
-  Walk(const std::string& path, uint32_t pack, uint64_t tag, const PackReader& reader, Findings* findings)
-      : path_(path), pack_(pack), tag_(tag), reader_(reader), findings_(findings) {}
+  Walk(FileIo io, const std::string& path, uint32_t pack, uint64_t tag, const PackReader& reader,
+       Findings* findings)
+      : io_(io), path_(path), pack_(pack), tag_(tag), reader_(reader), findings_(findings) {}
 
   // Returns where the readable part ends.
   uint64_t Open(uint64_t length) {
-    absl::StatusOr<ScopedFd> fd = OpenFile(path_, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    absl::StatusOr<ScopedFd> fd = io_.Open(path_, O_RDONLY | O_NONBLOCK);
     struct stat info = {};
     if (!fd.ok() || ::fstat(fd->get(), &info) != 0 || !S_ISREG(info.st_mode)) {
       if (IsHindrance(fd.status())) {
@@ -213,7 +215,7 @@ class Walk {
   void CheckHeader(uint64_t size) {
     uint8_t header[kPackHeaderBytes];
     if (size < sizeof header) return;  // "cut short" says it.
-    absl::Status status = PreadExactly(fd_.get(), header, sizeof header, 0, path_);
+    absl::Status status = ReadTwice(header, sizeof header, 0);
     if (status.ok()) status = CheckPackHeader(header, pack_, tag_);
     if (status.ok() && !AllZero(header + 32, header + sizeof header)) {
       status = absl::DataLossError("the padding of the pack header is not zero");
@@ -223,12 +225,18 @@ class Walk {
 
   bool Read(uint64_t end, Segment* segment) {
     uint8_t header[kSegmentHeaderBytes];
-    if (!PreadExactly(fd_.get(), header, sizeof header, segment->at, path_).ok()) return false;
+    if (!ReadTwice(header, sizeof header, segment->at).ok()) return false;
     absl::StatusOr<SegmentHeader> decoded = DecodeSegmentHeader(header, pack_, segment->at, tag_);
     if (!decoded.ok() || decoded->total_bytes > end - segment->at) return false;
     segment->header = *decoded;
     segment->bytes.resize(decoded->total_bytes);
-    return PreadExactly(fd_.get(), segment->bytes.data(), segment->bytes.size(), segment->at, path_).ok();
+    return ReadTwice(segment->bytes.data(), segment->bytes.size(), segment->at).ok();
+  }
+
+  // A disk that fails once may not fail again.
+  absl::Status ReadTwice(uint8_t* to, size_t bytes, uint64_t at) {
+    if (io_.PreadExactly(fd_.get(), to, bytes, at, path_).ok()) return absl::OkStatus();
+    return io_.PreadExactly(fd_.get(), to, bytes, at, path_);
   }
 
   static absl::Span<const IndexEntry> TakeUntil(uint64_t end, absl::Span<const IndexEntry>* index) {
@@ -246,6 +254,7 @@ class Walk {
     });
   }
 
+  const FileIo io_;
   const std::string path_;
   const uint32_t pack_;
   const uint64_t tag_;
@@ -259,7 +268,7 @@ class Walk {
 PackCheck PackChecker::Check(uint32_t pack, uint64_t length, absl::Span<const IndexEntry> index) {
   const std::string path = absl::StrCat(directory_, "/", PackName(pack));
   Findings findings(workers_);
-  Walk walk(path, pack, tag_, *reader_, &findings);
+  Walk walk(io_, path, pack, tag_, *reader_, &findings);
   const uint64_t end = walk.Open(length);
   walk.Run(end, index, on_bytes_);
   PackCheck result = findings.Take();

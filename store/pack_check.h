@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "store/file_io.h"
 #include "store/pack_format.h"
 #include "store/pack_reader.h"
 #include "store/page_index.h"
@@ -40,8 +41,9 @@ class PackChecker {
  public:
   // All outlive it. `on_bytes` is told how far it is, from this thread.
   PackChecker(std::string directory, uint64_t store_tag, const PackReader* reader, WorkerPool* workers,
-              std::function<void(uint64_t bytes)> on_bytes)
+              std::function<void(uint64_t bytes)> on_bytes, FileIo io = FileIo())
       : directory_(std::move(directory)),
+        io_(io),
         tag_(store_tag),
         reader_(reader),
         workers_(workers),
@@ -56,6 +58,7 @@ class PackChecker {
 
  private:
   const std::string directory_;
+  const FileIo io_;
   const uint64_t tag_;
   const PackReader* const reader_;
   WorkerPool* const workers_;

@@ -8,30 +8,52 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/fault_point.h"
-#include "base/file.h"
 #include "base/status.h"
 #include "store/byte_order.h"
+#include "store/checksum.h"
 
 namespace incr {
 namespace {
 
-constexpr size_t kGenerationBytes = 8;  // one u64
+// u64 generation, "ICKG", u32 version, u64 checksum of these. The number comes first and alone makes the file of
+// an older program.
+constexpr size_t kMagicAt = 8, kVersionAt = 12, kSumAt = 16;
+constexpr char kMagic[4] = {'I', 'C', 'K', 'G'};
+constexpr size_t kNumberAlone = 8;
+static_assert(kGenerationFileBytes == kSumAt + 8 && kGenerationVersion == 1);
 
-absl::StatusOr<uint64_t> ReadGeneration(int fd, const std::string& path) {
-  char bytes[kGenerationBytes];
-  INCR_ASSIGN_OR_RETURN(const size_t n, PreadUpTo(fd, bytes, sizeof bytes, 0, path));
-  const uint64_t generation = n < sizeof bytes ? UINT64_MAX : GetLittle<uint64_t>(bytes);
-  if (generation < kLastGeneration) return generation;
-  return absl::DataLossError(
-      absl::StrCat(path, " is damaged; `incr-ckpt repair` makes it anew"));
+std::string Encode(uint64_t generation) {
+  std::string bytes;
+  AppendLittle<uint64_t>(&bytes, generation);
+  bytes.append(kMagic, sizeof kMagic);
+  AppendLittle<uint32_t>(&bytes, kGenerationVersion);
+  AppendLittle<uint64_t>(&bytes, Checksum64(bytes));
+  return bytes;
+}
+
+absl::StatusOr<uint64_t> Decode(absl::string_view bytes, const std::string& path) {
+  const bool checked = bytes.size() == kGenerationFileBytes &&
+                       GetLittle<uint64_t>(bytes.data() + kSumAt) == Checksum64(bytes.substr(0, kSumAt)) &&
+                       bytes.substr(kMagicAt, sizeof kMagic) == absl::string_view(kMagic, sizeof kMagic);
+  if (checked && GetLittle<uint32_t>(bytes.data() + kVersionAt) != kGenerationVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(path, " is of a newer version: use a newer incr-ckpt"));
+  }
+  if (checked || bytes.size() == kNumberAlone) {
+    const uint64_t number = GetLittle<uint64_t>(bytes.data());
+    if (number < kLastGeneration) return number;
+  }
+  return absl::DataLossError(absl::StrCat(path, " is damaged; `incr-ckpt repair` makes it anew"));
 }
 
 // A store that no gc has seen has no such file: generation 0.
-absl::StatusOr<uint64_t> ReadGeneration(const std::string& path) {
-  absl::StatusOr<ScopedFd> fd = OpenFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+absl::StatusOr<uint64_t> ReadGeneration(const StorePaths& paths) {
+  const std::string& path = paths.generation;
+  absl::StatusOr<ScopedFd> fd = paths.io.Open(path, O_RDONLY | O_NONBLOCK);
   if (absl::IsNotFound(fd.status())) return 0;
   INCR_RETURN_IF_ERROR(fd.status());
-  return ReadGeneration(fd->get(), path);
+  char bytes[kGenerationFileBytes + 1];
+  INCR_ASSIGN_OR_RETURN(const size_t n, paths.io.PreadUpTo(fd->get(), bytes, sizeof bytes, 0, path));
+  return Decode({bytes, n}, path);
 }
 
 struct flock LockOf(short type, uint64_t first, uint64_t bytes) {
@@ -53,12 +75,12 @@ absl::Status SetLock(int fd, struct flock lock, const std::string& path) {
 }  // namespace
 
 absl::StatusOr<ReaderLease> ReaderLease::Take(const StorePaths& paths) {
-  INCR_ASSIGN_OR_RETURN(ScopedFd fd, OpenFile(paths.format, O_RDONLY | O_NOFOLLOW));
-  INCR_ASSIGN_OR_RETURN(uint64_t generation, ReadGeneration(paths.generation));
+  INCR_ASSIGN_OR_RETURN(ScopedFd fd, paths.io.Open(paths.format, O_RDONLY));
+  INCR_ASSIGN_OR_RETURN(uint64_t generation, ReadGeneration(paths));
   for (;;) {
     (void)FaultPoint("store.lease_before_lock");
     INCR_RETURN_IF_ERROR(SetLock(fd.get(), LockOf(F_RDLCK, generation, 1), paths.format));
-    INCR_ASSIGN_OR_RETURN(const uint64_t now, ReadGeneration(paths.generation));
+    INCR_ASSIGN_OR_RETURN(const uint64_t now, ReadGeneration(paths));
     if (now == generation) return ReaderLease(std::move(fd));
     INCR_RETURN_IF_ERROR(SetLock(fd.get(), LockOf(F_UNLCK, generation, 1), paths.format));
     generation = now;
@@ -66,24 +88,13 @@ absl::StatusOr<ReaderLease> ReaderLease::Take(const StorePaths& paths) {
 }
 
 absl::StatusOr<ReaderBarrier> ReaderBarrier::Open(const StorePaths& paths) {
-  INCR_ASSIGN_OR_RETURN(ScopedFd format, OpenFile(paths.format, O_RDONLY | O_NOFOLLOW));
+  INCR_ASSIGN_OR_RETURN(ScopedFd format, paths.io.Open(paths.format, O_RDONLY));
   return ReaderBarrier(paths, std::move(format));
 }
 
 absl::StatusOr<uint64_t> ReaderBarrier::Advance() {
-  const std::string& path = paths_.generation;
-  const int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK;
-  absl::StatusOr<ScopedFd> file = OpenFile(path, flags);
-  if (absl::IsNotFound(file.status())) {
-    INCR_RETURN_IF_ERROR(paths_.io.WriteDurably(path, std::string(kGenerationBytes, '\0')));
-    file = OpenFile(path, flags);
-  }
-  INCR_RETURN_IF_ERROR(file.status());
-  INCR_ASSIGN_OR_RETURN(const uint64_t before, ReadGeneration(file->get(), path));
-  char bytes[kGenerationBytes];
-  PutLittle<uint64_t>(bytes, before + 1);
-  // In place: a reader sees the old or the new. Not synced: no reader outlives a power cut.
-  INCR_RETURN_IF_ERROR(PwriteExactly(file->get(), bytes, sizeof bytes, 0, path));
+  INCR_ASSIGN_OR_RETURN(const uint64_t before, ReadGeneration(paths_));
+  INCR_RETURN_IF_ERROR(paths_.io.WriteDurably(paths_.generation, Encode(before + 1)));
   return before;
 }
 

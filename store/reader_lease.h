@@ -17,6 +17,7 @@
 #ifndef INCR_CKPT_STORE_READER_LEASE_H_
 #define INCR_CKPT_STORE_READER_LEASE_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "absl/status/status.h"
@@ -26,6 +27,8 @@
 
 namespace incr {
 
+inline constexpr uint32_t kGenerationVersion = 1;
+inline constexpr size_t kGenerationFileBytes = 24;  // 8 in a store of an older program: the number alone
 inline constexpr uint64_t kLastGeneration = uint64_t{1} << 62;  // offsets are signed; all are below
 
 // Held until it is destroyed. Take it before the database is opened or looked at.

@@ -5,7 +5,8 @@
 //
 // Never makes a good store worse: one without damage is left as it is; nothing is deleted, the old database and
 // damaged packs move to <store>/before-repair-N. Until the new database is complete nothing changes, from then
-// on (repair.tmp/ready) an interrupted repair is finished by the next one.
+// on (repair.tmp/ready) an interrupted repair is finished by the next one. One that fails before removes what it has
+// made; what one that was killed has left, the next one removes.
 //
 // Memory: as verify, and the entries of one pack.
 #ifndef INCR_CKPT_STORE_REPAIR_H_
@@ -17,11 +18,13 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "store/file_io.h"
 
 namespace incr {
 
 struct RepairOptions {
   bool dry_run = false;
+  FileFaults* faults = nullptr;  // for tests: a faulty disk
   std::function<void(const std::string& step, uint64_t bytes)> progress;  // may be null
 };
 
@@ -40,6 +43,9 @@ struct RepairResult {
   uint64_t bodies_lost = 0;   // damaged bodies
   std::vector<DroppedEpoch> dropped;
   std::vector<std::string> done;  // a sentence each
+  // Acknowledged epochs may be missing and nothing is left that could tell.
+  std::vector<std::string> warnings;  // a sentence each
+  uint64_t jobs_in_doubt = 0;         // whose newest epochs those may be
 };
 
 // Takes the writer's lock. kFailedPrecondition "locked": a daemon has it.

@@ -52,7 +52,7 @@ class Saver {
 
   // "" if it can be kept.
   std::string WhyNot(const WalkedEpoch& walked) {
-    const absl::Status image = catalog_.ReadImage(walked.job, walked.epoch).status();
+    const absl::Status image = Twice([&] { return catalog_.ReadImage(walked.job, walked.epoch).status(); });
     if (!image.ok()) return std::string(image.message());
     lost_.AddMissing(walked.own.written);
     if (lost_.empty()) return "";
@@ -111,6 +111,8 @@ class Saver {
       std::string value;
       AppendLittle<uint64_t>(&value, head);
       batch.Add(KvTable::kJobs, job, std::move(value));
+      // Or verify would take it for a record that the database has forgotten.
+      if (kept_.count({job, head}) == 0) AddDroppedHead(&batch, job, head);
     }
     return batch.puts().empty() ? absl::OkStatus() : into_->Write(batch, /*sync=*/false);
   }

@@ -11,7 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/fault_point.h"
-#include "base/file.h"
+#include "base/page_range.h"
 #include "base/status.h"
 #include "store/epoch_walk.h"
 #include "store/pack_check.h"
@@ -37,17 +37,20 @@ void SortUnique(std::vector<IndexEntry>* entries) {
 
 class Rebuild {
  public:
-  Rebuild(const StorePaths& paths, const StoreIdentity& identity, const KvDb* source, bool dry_run,
+  Rebuild(const StorePaths& paths, const std::string& new_packs, const StoreIdentity& identity, const KvDb* source, bool dry_run,
           const std::function<void(uint64_t)>& progress, KvDb* into)
       : paths_(paths),
+        io_(paths.io),
+        new_packs_(new_packs),
         tag_(identity.tag),
         source_(source),
         dry_run_(dry_run),
         into_(into),
         hasher_(identity.secret),
-        reader_(paths.packs, &hasher_),
+        reader_(paths.packs, &hasher_, io_),
+        new_reader_(new_packs, &hasher_, io_),
         workers_(0),
-        checker_(paths.packs, identity.tag, &reader_, &workers_, progress) {}
+        checker_(paths.packs, identity.tag, &reader_, &workers_, progress, io_) {}
 
   absl::StatusOr<RebuiltPacks> Run(bool trusted) {
     INCR_RETURN_IF_ERROR(FindPacks(trusted));
@@ -72,6 +75,7 @@ class Rebuild {
     std::map<uint32_t, uint64_t> committed;
     if (source_ != nullptr) {
       absl::StatusOr<std::map<uint32_t, uint64_t>> known = ReadPackLengths(*source_);
+      if (trusted) INCR_RETURN_IF_ERROR(known.status());
       if (known.ok()) committed = *std::move(known);
     }
     if (!present.empty()) last_pack_ = present.back();
@@ -107,9 +111,8 @@ class Rebuild {
 
   // What the index is about to refer to may never have been synced.
   absl::Status SyncPack(uint32_t pack) {
-    INCR_ASSIGN_OR_RETURN(const ScopedFd fd, OpenFile(PathOf(pack), O_RDONLY | O_NOFOLLOW));
-    if (::fdatasync(fd.get()) == 0) return absl::OkStatus();
-    return ErrnoStatus(absl::StrCat("fdatasync(", PathOf(pack), ")"));
+    INCR_ASSIGN_OR_RETURN(const ScopedFd fd, io_.Open(PathOf(pack), O_RDONLY));
+    return io_.Sync(fd.get(), PathOf(pack));
   }
 
   absl::Status Rewrite(std::vector<IndexEntry>& bodies) {
@@ -123,8 +126,8 @@ class Rebuild {
     std::sort(bodies.begin(), bodies.end(), [](const IndexEntry& a, const IndexEntry& b) {
       return a.location.offset < b.location.offset;
     });
-    PackWriter::Settings settings{paths_.packs, tag_, kNewPackBytes,
-                                  [this]() -> absl::StatusOr<uint32_t> { return ++last_pack_; }};
+    PackWriter::Settings settings{new_packs_, tag_, kNewPackBytes,
+                                  [this]() -> absl::StatusOr<uint32_t> { return ++last_pack_; }, io_};
     if (!writer_) {
       INCR_ASSIGN_OR_RETURN(writer_, PackWriter::Create(std::move(settings)));
     }
@@ -136,16 +139,22 @@ class Rebuild {
     }
     INCR_RETURN_IF_ERROR(FaultPoint("store.repair_rewrite"));
     INCR_RETURN_IF_ERROR(writer_->Finish());
+    uint8_t page[kPageSize];
+    for (const IndexEntry& entry : bodies) {
+      INCR_RETURN_IF_ERROR(new_reader_.ReadPage(entry.id, entry.location, page));
+    }
     return WriteIndex(*into_, writer_->finished(), bodies);
   }
 
   const StorePaths& paths_;
+  const FileIo io_;
+  const std::string new_packs_;
   const uint64_t tag_;
   const KvDb* const source_;
   const bool dry_run_;
   KvDb* const into_;
   const PageHasher hasher_;
-  const PackReader reader_;
+  const PackReader reader_, new_reader_;
   WorkerPool workers_;
   PackChecker checker_;
   std::map<uint32_t, uint64_t> lengths_;  // of the packs to read
@@ -156,10 +165,10 @@ class Rebuild {
 
 }  // namespace
 
-absl::StatusOr<RebuiltPacks> RebuildPacks(const StorePaths& paths, const StoreIdentity& identity,
+absl::StatusOr<RebuiltPacks> RebuildPacks(const StorePaths& paths, const std::string& new_packs, const StoreIdentity& identity,
                                           const KvDb* source, bool trusted, bool dry_run,
                                           const std::function<void(uint64_t bytes)>& progress, KvDb* into) {
-  return Rebuild(paths, identity, source, dry_run, progress, into).Run(trusted);
+  return Rebuild(paths, new_packs, identity, source, dry_run, progress, into).Run(trusted);
 }
 
 }  // namespace incr

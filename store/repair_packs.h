@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -20,8 +21,8 @@ struct RebuiltPacks {
 
 // Every intact body of every pack goes into the index of `into`. `source` (may be null): the old database; its
 // index knows of bodies whose segment is damaged. `trusted`: it is whole, so what lies behind its packs' lengths
-// was never committed. Adds packs, changes none.
-absl::StatusOr<RebuiltPacks> RebuildPacks(const StorePaths& paths, const StoreIdentity& identity,
+// was never committed. New packs go to `new_packs`, a directory, and are read back there; none is changed.
+absl::StatusOr<RebuiltPacks> RebuildPacks(const StorePaths& paths, const std::string& new_packs, const StoreIdentity& identity,
                                           const KvDb* source, bool trusted, bool dry_run,
                                           const std::function<void(uint64_t bytes)>& progress, KvDb* into);
 

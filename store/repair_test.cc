@@ -459,6 +459,181 @@ TEST_F(RepairAfterGcTest, ADamagedGenerationBeginsAnewWhenNobodyReads) {
   EXPECT_EQ(Whole().size(), models_.size());
 }
 
+// Neither the log nor the count of commits can be believed: it is said that there may have been more.
+TEST_F(RepairTest, DamageOfLogAndCommitCountIsNotBelievedSilently) {
+  std::string log;
+  for (const auto& file : fs::directory_iterator(path_ + "/db")) {
+    if (file.path().extension() == ".log" && file.file_size() > 0) log = file.path();
+  }
+  const std::string good = ReadWholeFile(log).value();
+  for (const size_t at : {good.size() - 20, good.size() / 2}) {
+    SCOPED_TRACE(at);
+    Reset();
+    std::string bytes = good;
+    bytes[at] ^= 8;
+    Write(log, bytes);
+    Write(path_ + "/commits", std::string(8192, 'x'));
+    const std::set<Name> before = Whole();
+    auto report = Verify();
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_THAT(Text(*report), HasSubstr("db 0: its log is damaged"));
+    auto result = RepairStore(path_, {});
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->database, "salvaged");
+    ASSERT_EQ(result->warnings.size(), 1u);
+    EXPECT_THAT(result->warnings[0], HasSubstr("may be lost"));
+    EXPECT_THAT(result->warnings[0], HasSubstr("of job alpha"));
+    EXPECT_EQ(result->jobs_in_doubt, 2u);
+    const std::set<Name> after = Whole();
+    EXPECT_TRUE(std::includes(after.begin(), after.end(), before.begin(), before.end()));
+    EXPECT_TRUE(Verify()->ok());
+    EXPECT_TRUE(Store::Open(path_, {}).ok());
+  }
+  // With a whole log there is nothing to doubt.
+  Reset();
+  Write(path_ + "/commits", std::string(8192, 'x'));
+  auto result = RepairStore(path_, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->warnings.size(), 0u);
+  EXPECT_EQ(result->database, "whole");
+  EXPECT_EQ(Whole().size(), models_.size());
+}
+
+// Of a store that has never been opened again no table file tells which tables there are: its log alone does.
+TEST_F(RepairTest, AYoungStoresLogIsSalvagedAsFarAsItCanBeRead) {
+  fs::remove_all(path_);
+  models_.clear();
+  {
+    StoreOptions options;
+    options.create_if_missing = true;
+    auto store = Store::Open(path_, options);
+    ASSERT_TRUE(store.ok()) << store.status();
+    for (uint64_t epoch = 1; epoch <= 12; ++epoch) {
+      auto writer = (*store)->BeginEpoch("young", epoch - 1);
+      ASSERT_TRUE(writer.ok()) << writer.status();
+      ModelTable model = epoch == 1 ? ModelTable() : models_[{"young", epoch - 1}];
+      ASSERT_TRUE((*writer)->AddPages(1, {epoch, 1}, MakePage(epoch).data()).ok());
+      model[{1, epoch}] = epoch;
+      ASSERT_TRUE((*writer)->Commit({}, ImageOf({"young", epoch})).ok());
+      models_[{"young", epoch}] = model;
+    }
+  }
+  std::string log;
+  for (const auto& file : fs::directory_iterator(path_ + "/db")) {
+    EXPECT_NE(file.path().extension(), ".sst");
+    if (file.path().extension() == ".log" && file.file_size() > 0) log = file.path();
+  }
+  std::string bytes = ReadWholeFile(log).value();
+  ASSERT_GT(bytes.size(), 100'000u);
+  bytes[bytes.size() - 20] ^= 1;  // The last epoch's record.
+  Write(log, bytes);
+  ASSERT_TRUE(absl::IsDataLoss(Store::Open(path_, {}).status()));
+  std::set<Name> whole = Whole();
+  EXPECT_EQ(whole.size(), 11u);
+  ExpectRepaired(whole);
+  EXPECT_EQ(Whole(), whole);
+}
+
+// Its copies of damaged packs would fill the disk, run by run.
+TEST_F(RepairTest, ARepairThatFailsLeavesNoCopies) {
+  std::string bytes = ReadWholeFile(path_ + "/packs/00000002.pack").value();
+  std::fill_n(bytes.begin() + bytes.size() / 2, 6000, 'x');
+  Write(path_ + "/packs/00000002.pack", bytes);
+  const auto before = Contents(path_);
+  for (const char* point : {"store.repair_source", "store.repair_rewrite", "store.repair_index", "store.repair_built"}) {
+    ArmFaultPoints(std::string(point) + "=error");
+    const absl::Status status = RepairStore(path_, {}).status();
+    ArmFaultPoints("");
+    EXPECT_THAT(status.message(), HasSubstr("nothing has changed, and what was made is removed")) << point;
+    EXPECT_TRUE(Contents(path_) == before) << point;
+  }
+  // What one that was killed has left, the next one removes, and says so.
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const char* const arguments[] = {"repair_test", "--repair", path_.c_str(), nullptr};
+    const char* const environment[] = {"INCR_CKPT_FAULTS=store.repair_built=kill", nullptr};
+    ::execve("/proc/self/exe", const_cast<char**>(arguments), const_cast<char**>(environment));
+    ::_exit(127);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  EXPECT_TRUE(fs::exists(path_ + "/repair.tmp/packs"));
+  auto packs = [&] { return std::distance(fs::directory_iterator(path_ + "/packs"), {}); };
+  const auto count = packs();
+  auto result = RepairStore(path_, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(result->done[0], HasSubstr("what an interrupted repair had made"));
+  EXPECT_EQ(packs(), count) << "one away, one new";
+  EXPECT_FALSE(fs::exists(path_ + "/repair.tmp"));
+}
+
+// A repair drops a job's last epoch; later a crash leaves a table file that the database does not know. Nothing has been
+// forgotten.
+TEST_F(RepairTest, WhatARepairHasDroppedIsNotTakenForForgotten) {
+  auto db = KvDb::Open(path_ + "/db", KvDb::Mode::kReadWrite);
+  ASSERT_TRUE(db.ok()) << db.status();
+  std::string key("alpha\0\0\0\0\0\0\0\0\6\0\0\0\0", 18);
+  ASSERT_TRUE((*db)->Get(KvTable::kImages, key).ok());
+  KvBatch batch;
+  batch.Add(KvTable::kImages, key, "no image");
+  ASSERT_TRUE((*db)->Write(batch, true).ok());
+  db->reset();
+  auto result = RepairStore(path_, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->dropped.size(), 1u);
+  EXPECT_TRUE(Store::Open(path_, {}).ok());  // Table files.
+  for (const auto& file : fs::directory_iterator(path_ + "/db")) {
+    if (file.path().extension() != ".sst") continue;
+    fs::copy_file(file.path(), path_ + "/db/900001.sst");
+    break;
+  }
+  ASSERT_TRUE(fs::exists(path_ + "/db/900001.sst"));
+  auto report = Verify();
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_TRUE(report->ok()) << Text(*report);
+  EXPECT_FALSE(RepairStore(path_, {})->damaged);
+  auto store = Store::Open(path_, {});
+  ASSERT_TRUE(store.ok()) << store.status();
+  auto writer = (*store)->BeginEpoch("alpha", 5);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  EXPECT_EQ((*writer)->epoch(), 7u) << "no number is given twice";
+}
+
+TEST_F(RepairTest, OneEpochIsVerifiedThoughARecordIsDamaged) {
+  auto db = KvDb::Open(path_ + "/db", KvDb::Mode::kReadWrite);
+  ASSERT_TRUE(db.ok()) << db.status();
+  const std::string key("alpha\0\0\0\0\0\0\0\0\5", 14);  // A delta; epoch 6 goes on from it.
+  std::string record = (*db)->Get(KvTable::kEpochs, key).value();
+  record[20] ^= 1;
+  KvBatch batch;
+  batch.Add(KvTable::kEpochs, key, record);
+  ASSERT_TRUE((*db)->Write(batch, true).ok());
+  db->reset();
+  for (uint64_t epoch = 1; epoch <= 6; ++epoch) {
+    SCOPED_TRACE(epoch);
+    VerifyOptions options;
+    options.job = "alpha";
+    options.epoch = epoch == 6 ? 0 : epoch;
+    options.latest = epoch == 6;
+    auto report = VerifyStore(path_, options);
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_EQ(report->epoch, epoch);
+    EXPECT_EQ(report->epochs, 1u);
+    EXPECT_EQ(report->ok(), epoch < 5) << Text(*report);
+    if (epoch < 5) continue;
+    ASSERT_EQ(report->damaged_epochs.size(), 1u);
+    EXPECT_EQ(report->damaged_epochs[0].epoch, epoch);
+    ASSERT_GT(report->damaged_epochs[0].problems.size(), 0u);
+    EXPECT_THAT(report->damaged_epochs[0].problems[0], HasSubstr("epoch 5 of job alpha: epoch record damaged"));
+    EXPECT_EQ(report->pages > 0, epoch == 6) << "what its own manifest names";
+  }
+  VerifyOptions none;
+  none.job = "alpha";
+  none.epoch = 99;
+  EXPECT_TRUE(absl::IsNotFound(VerifyStore(path_, none).status()));
+}
+
 TEST_F(RepairTest, OneEpochIsVerifiedAlone) {
   fs::resize_file(path_ + "/packs/00000002.pack", 5000);
   const std::set<Name> whole = Whole();

@@ -47,23 +47,23 @@ IOStatus Asking(FileFaults* faults, const FileCall& call, Do operation) {
 
 class FaultyWritable : public rocksdb::FSWritableFileOwnerWrapper {
  public:
-  FaultyWritable(std::unique_ptr<rocksdb::FSWritableFile> file, FileFaults* faults, std::string path)
-      : FSWritableFileOwnerWrapper(std::move(file)), faults_(faults), path_(std::move(path)) {}
+  // `size`: it is appended to from there on.
+  FaultyWritable(std::unique_ptr<rocksdb::FSWritableFile> file, FileFaults* faults, std::string path,
+                 uint64_t size)
+      : FSWritableFileOwnerWrapper(std::move(file)), faults_(faults), path_(std::move(path)), size_(size) {}
 
   IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* debug) override {
-    const FileCall call{FileOp::kWrite, path_, 0, data.size()};
+    const FileCall call{FileOp::kWrite, path_, size_, data.size()};
     const FileFaults::Verdict verdict = VerdictOn(faults_, call);
-    if (verdict.error != 0) {
-      // Torn: what got through got through.
-      const size_t n = verdict.bytes == SIZE_MAX ? 0 : std::min(verdict.bytes, data.size());
-      if (n > 0 && target()->Append(Slice(data.data(), n), options, debug).ok()) {
-        faults_->After(call);
-      }
-      return Failed(verdict.error, path_);
+    // Torn: what got through got through.
+    const size_t torn = verdict.bytes == SIZE_MAX ? 0 : std::min(verdict.bytes, data.size());
+    const size_t n = verdict.error == 0 ? data.size() : torn;
+    IOStatus status = n == 0 ? IOStatus::OK() : target()->Append(Slice(data.data(), n), options, debug);
+    if (status.ok() && n > 0) {
+      size_ += n;
+      faults_->After(call);
     }
-    IOStatus status = target()->Append(data, options, debug);
-    if (status.ok()) faults_->After(call);
-    return status;
+    return verdict.error == 0 ? status : Failed(verdict.error, path_);
   }
   IOStatus Append(const Slice& data, const IOOptions& options, const rocksdb::DataVerificationInfo&,
                   IODebugContext* debug) override {
@@ -71,7 +71,11 @@ class FaultyWritable : public rocksdb::FSWritableFileOwnerWrapper {
   }
   IOStatus Truncate(uint64_t size, const IOOptions& options, IODebugContext* debug) override {
     return Asking(faults_, {FileOp::kTruncate, path_, size},
-                  [&] { return target()->Truncate(size, options, debug); });
+                  [&] {
+                    IOStatus status = target()->Truncate(size, options, debug);
+                    if (status.ok()) size_ = size;
+                    return status;
+                  });
   }
   IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
     return Asking(faults_, {FileOp::kSync, path_}, [&] { return target()->Sync(options, debug); });
@@ -83,6 +87,7 @@ class FaultyWritable : public rocksdb::FSWritableFileOwnerWrapper {
  private:
   FileFaults* const faults_;
   const std::string path_;
+  uint64_t size_;
 };
 
 template <typename Base>
@@ -210,6 +215,22 @@ class RocksFiles : public rocksdb::FileSystemWrapper {
     }
     return status;
   }
+  IOStatus CreateDir(const std::string& path, const IOOptions& options, IODebugContext* debug) override {
+    return Asking(faults_, {FileOp::kMakeDirectory, path},
+                  [&] { return target()->CreateDir(path, options, debug); });
+  }
+  IOStatus CreateDirIfMissing(const std::string& path, const IOOptions& options,
+                              IODebugContext* debug) override {
+    // RocksDB asks for its directory at every opening.
+    struct stat info;
+    if (::stat(path.c_str(), &info) == 0) return target()->CreateDirIfMissing(path, options, debug);
+    return Asking(faults_, {FileOp::kMakeDirectory, path},
+                  [&] { return target()->CreateDirIfMissing(path, options, debug); });
+  }
+  IOStatus DeleteDir(const std::string& path, const IOOptions& options, IODebugContext* debug) override {
+    return Asking(faults_, {FileOp::kRemoveDirectory, path},
+                  [&] { return target()->DeleteDir(path, options, debug); });
+  }
   IOStatus DeleteFile(const std::string& path, const IOOptions& options,
                       IODebugContext* debug) override {
     return Asking(faults_, {FileOp::kUnlink, path},
@@ -245,7 +266,10 @@ class RocksFiles : public rocksdb::FileSystemWrapper {
     if (!status.ok()) return status;
     // Until now it had the umask's mode, within a directory of mode 0700.
     if (::chmod(path.c_str(), 0600) != 0) return Failed(errno, path);
-    if (faults_ != nullptr) result->reset(new FaultyWritable(std::move(*result), faults_, path));
+    if (faults_ == nullptr) return status;
+    struct stat info = {};
+    (void)::stat(path.c_str(), &info);
+    result->reset(new FaultyWritable(std::move(*result), faults_, path, info.st_size));
     return status;
   }
 

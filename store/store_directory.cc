@@ -18,7 +18,6 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "base/file.h"
 #include "base/status.h"
 #include "store/checksum.h"
 #include "store/pack_format.h"
@@ -175,9 +174,10 @@ std::optional<uint64_t> TagInPacks(const StorePaths& paths) {
   const absl::StatusOr<std::vector<std::string>> names = Names(paths.packs);
   if (!names.ok()) return std::nullopt;
   for (const std::string& name : *names) {
-    absl::StatusOr<ScopedFd> fd = OpenFile(absl::StrCat(paths.packs, "/", name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    const std::string path = absl::StrCat(paths.packs, "/", name);
+    absl::StatusOr<ScopedFd> fd = paths.io.Open(path, O_RDONLY | O_NONBLOCK);
     uint8_t header[kPackHeaderBytes];
-    if (!fd.ok() || !PreadExactly(fd->get(), header, sizeof header, 0, name).ok()) continue;
+    if (!fd.ok() || !paths.io.PreadExactly(fd->get(), header, sizeof header, 0, path).ok()) continue;
     if (const absl::StatusOr<uint64_t> tag = PackHeaderTag(header); tag.ok()) return *tag;
   }
   return std::nullopt;

@@ -23,9 +23,11 @@ namespace incr {
 
 class TempDirectory {
  public:
-  TempDirectory() {
-    const char* base = std::getenv("TEST_TMPDIR");
-    path_ = std::string(base != nullptr ? base : "/tmp") + "/storeXXXXXX";
+  // Below `base` if that is a directory.
+  explicit TempDirectory(const std::string& base = "") {
+    const char* usual = std::getenv("TEST_TMPDIR");
+    path_ = std::filesystem::is_directory(base) ? base : usual != nullptr ? usual : "/tmp";
+    path_ += "/storeXXXXXX";
     INCR_CHECK(::mkdtemp(path_.data()) != nullptr);
   }
   ~TempDirectory() {

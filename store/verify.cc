@@ -39,15 +39,16 @@ class Verifier {
         identity_(std::move(identity)),
         options_(options),
         hasher_(identity_.secret),
-        reader_(paths.packs, &hasher_),
+        reader_(paths.packs, &hasher_, paths.io),
         workers_(0),
-        checker_(paths.packs, identity_.tag, &reader_, &workers_, [this](uint64_t bytes) { Advance(bytes); }) {}
+        checker_(paths.packs, identity_.tag, &reader_, &workers_, [this](uint64_t bytes) { Advance(bytes); },
+                 paths.io) {}
 
   absl::StatusOr<VerifyReport> Run() {
     INCR_RETURN_IF_ERROR(TakeLease());
     // Before the snapshot: a live writer counts in the database first.
     const absl::StatusOr<std::optional<uint64_t>> acknowledged = CheckCommitFile();
-    absl::StatusOr<std::unique_ptr<KvDb>> db = KvDb::Open(paths_.db, KvDb::Mode::kReadOnly);
+    absl::StatusOr<std::unique_ptr<KvDb>> db = KvDb::Open(paths_.db, KvDb::Mode::kReadOnly, {paths_.io});
     if (!db.ok()) {
       Add({"db", 0, 0, absl::StrCat("does not open: ", db.status().message())});
       CheckPacksAlone();
@@ -58,6 +59,7 @@ class Verifier {
     lost_ = std::make_unique<LostPages>(db_.get());
     if (options_.job.empty()) {
       if (acknowledged.ok()) CheckCounts(acknowledged->value_or(0));
+      if (count_damaged_) CheckLogEnd();
       if (const absl::Status files = db_->VerifyFiles(); !files.ok()) AddDatabase(files);
       if (const absl::Status heads = CheckHeads(*db_); !heads.ok()) AddDatabase(heads);
       CheckPacks();
@@ -66,6 +68,9 @@ class Verifier {
       CheckScopedBodies();
     }
     CheckEpochs();
+    if (report_.epoch != 0 && report_.epochs == 0) {
+      return absl::NotFoundError(absl::StrCat("job ", options_.job, " has no epoch ", report_.epoch));
+    }
     NameGonePacks();
     return std::move(report_);
   }
@@ -93,13 +98,20 @@ class Verifier {
   void AddDatabase(const absl::Status& status) { Add({"db", 0, 0, std::string(status.message())}); }
 
   absl::StatusOr<std::optional<uint64_t>> CheckCommitFile() {
-    absl::StatusOr<std::optional<uint64_t>> count = ReadCommitFile(paths_.commits);
-    if (!count.ok()) {
-      Add({"commits", 0, 0, std::string(count.status().message())});
-    } else if (const absl::Status slots = CheckCommitSlots(paths_.commits); !slots.ok()) {
-      Add({"commits", 0, 0, std::string(slots.message())});
-    }
+    absl::StatusOr<std::optional<uint64_t>> count = ReadCommitFile(paths_.commits, paths_.io);
+    const absl::Status whole = count.ok() ? CheckCommitSlots(paths_.commits, paths_.io) : count.status();
+    count_damaged_ = !whole.ok();
+    if (count_damaged_) Add({"commits", 0, 0, std::string(whole.message())});
     return count;
+  }
+
+  // A power cut damages it, too, and then nothing acknowledged is behind that: the count would tell.
+  void CheckLogEnd() {
+    const absl::Status log = KvDb::Open(paths_.db, KvDb::Mode::kReadOnlyWhole, {paths_.io}).status();
+    if (!absl::IsDataLoss(log)) return;
+    Add({"db", 0, 0,
+         absl::StrCat("its log is damaged, and the count of commits, which would tell whether acknowledged epochs are "
+                      "missing, as well: ", log.message())});
   }
 
   void CheckCounts(uint64_t acknowledged) {
@@ -219,9 +231,15 @@ class Verifier {
   }
 
   absl::Status CheckScope() {
-    const absl::Status found = options_.epoch == 0
+    report_.epoch = options_.epoch;
+    if (options_.latest) {
+      const absl::StatusOr<uint64_t> last = catalog_->LastRecord(options_.job);
+      INCR_RETURN_IF_ERROR(last.status());
+      report_.epoch = *last;
+    }
+    const absl::Status found = report_.epoch == 0
                                    ? catalog_->ListEpochs(options_.job).status()
-                                   : catalog_->GetEpoch(options_.job, options_.epoch).status();
+                                   : catalog_->GetEpoch(options_.job, report_.epoch).status();
     return absl::IsNotFound(found) ? found : absl::OkStatus();
   }
 
@@ -235,7 +253,9 @@ class Verifier {
             if (!entry.id.is_zero_page()) wanted.insert(entry.id);
           }
         },
-        [](const std::string&, uint64_t, const absl::Status&) {});  // CheckEpochs() names them.
+        [&](const std::string& job, uint64_t epoch, const absl::Status&) {  // CheckEpochs() names them.
+          WantWhatIsLeft(job, epoch, &wanted);
+        });
     std::vector<PageId> ids(wanted.begin(), wanted.end());
     wanted = {};
     std::sort(ids.begin(), ids.end());
@@ -265,7 +285,20 @@ class Verifier {
   }
 
   bool InScope(absl::string_view job, uint64_t epoch) const {
-    return options_.job.empty() || (job == options_.job && (options_.epoch == 0 || epoch == options_.epoch));
+    return options_.job.empty() || (job == options_.job && (report_.epoch == 0 || epoch == report_.epoch));
+  }
+
+  // The bodies that a broken chain names from its end to the break, some of them for nothing.
+  void WantWhatIsLeft(const std::string& job, uint64_t epoch, absl::flat_hash_set<PageId>* wanted) {
+    for (absl::StatusOr<EpochEnvelope> envelope = catalog_->GetEpoch(job, epoch); envelope.ok();
+         envelope = catalog_->GetEpoch(job, envelope->record.parent())) {
+      const absl::StatusOr<PageDelta> delta = catalog_->ReadManifest(job, envelope->record.epoch(), *envelope);
+      if (!delta.ok()) return;
+      for (const PageTableEntry& entry : delta->written) {
+        if (!entry.id.is_zero_page()) wanted->insert(entry.id);
+      }
+      if (envelope->depth == 0 || envelope->record.parent() == 0) return;
+    }
   }
 
   DamagedEpoch& Row(absl::string_view job, uint64_t epoch) {
@@ -303,7 +336,7 @@ class Verifier {
   }
 
   void CheckImage(absl::string_view job, uint64_t epoch) {
-    const absl::Status image = catalog_->ReadImage(job, epoch).status();
+    const absl::Status image = Twice([&] { return catalog_->ReadImage(job, epoch).status(); });
     if (!image.ok()) Row(job, epoch).problems.emplace_back(image.message());
   }
 
@@ -339,12 +372,13 @@ class Verifier {
   std::map<uint32_t, uint64_t> gone_;    // packs without a file; their committed length, 0: no record either
   absl::flat_hash_set<PageId> needed_;  // lost pages that epochs have, once a pack is gone
   std::string last_job_;
+  bool count_damaged_ = false;  // of commits
 };
 
 }  // namespace
 
 absl::StatusOr<VerifyReport> VerifyStore(const std::string& directory, const VerifyOptions& options) {
-  const StorePaths paths(directory);
+  const StorePaths paths(directory, FileIo(options.faults));
   INCR_ASSIGN_OR_RETURN(StoreIdentity identity, ReadIdentity(paths));
   return Verifier(paths, std::move(identity), options).Run();
 }

@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/page_range.h"
+#include "store/file_io.h"
 
 namespace incr {
 
@@ -25,6 +26,8 @@ struct VerifyProgress {
 struct VerifyOptions {
   std::string job;     // "": of all jobs, and what no epoch uses as well
   uint64_t epoch = 0;  // of `job`; 0: all its epochs
+  bool latest = false;  // the job's newest epoch, whether its record is whole or not
+  FileFaults* faults = nullptr;  // for tests: a faulty disk
   std::function<void(const VerifyProgress&)> progress;  // often, from the caller's thread; may be null
 };
 
@@ -50,6 +53,7 @@ inline constexpr size_t kMostLostRuns = 1000;
 inline constexpr size_t kMostDamages = 10'000;  // more are counted, not listed
 
 struct VerifyReport {
+  uint64_t epoch = 0;  // that was looked at alone; 0: all of them
   uint64_t jobs = 0, epochs = 0, packs = 0, segments = 0, pages = 0, bytes = 0;
   std::vector<Damage> damage;
   uint64_t damage_count = 0;
