@@ -1,18 +1,21 @@
 #include "store/block_pool.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
+
+#include "store/page_id.h"
 
 namespace incr {
 namespace {
 
-// Fresh memory costs a page fault per page: recycle, but do not hold on to a large epoch's all.
-constexpr size_t kMaxFree = 64;
+// Blocks of 256 KiB.
+constexpr size_t kAhead = 4, kAheadOfEach = 4;
 
 }  // namespace
 
-BlockPool::BlockPool(size_t bound_bytes)
-    : bound_(std::max<size_t>(1, bound_bytes / (PageBlock::kPages * kPageSize))) {}
+BlockPool::BlockPool(size_t bound_bytes, int workers)
+    : bound_(std::clamp<size_t>(bound_bytes / (PageBlock::kPages * kPageSize), 1, kAhead + kAheadOfEach * workers)) {}
 
 std::unique_ptr<PageBlock> BlockPool::Take() {
   {
@@ -29,7 +32,16 @@ std::unique_ptr<PageBlock> BlockPool::Take() {
 void BlockPool::Give(std::unique_ptr<PageBlock> block) {
   block->count = 0;
   absl::MutexLock lock(&mutex_);
-  if (free_.size() < kMaxFree) free_.push_back(std::move(block));
+  // Fresh memory costs a page fault per page: recycle.
+  if (free_.size() < bound_) free_.push_back(std::move(block));
+}
+
+void AddToBlock(PageBlock* block, uint32_t space, PageRange range, const uint8_t* bytes) {
+  for (uint64_t i = 0; i < range.count; ++i, bytes += kPageSize) {
+    const bool zero = PageHasher::IsZeroPage(bytes);
+    if (!zero) std::memcpy(block->bytes + block->count * kPageSize, bytes, kPageSize);
+    block->keys[block->count++] = {space, range.first + i, zero};
+  }
 }
 
 void BlockPool::Enter() {

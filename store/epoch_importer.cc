@@ -42,8 +42,7 @@ class EpochImporterImpl : public EpochImporter {
         block_ = store_->blocks_.Take();
         block_->sequence = 1;  // No page comes twice.
       }
-      block_->keys[block_->count] = {0, added_++};
-      std::memcpy(block_->bytes + block_->count++ * kPageSize, pages + i * kPageSize, kPageSize);
+      AddToBlock(block_.get(), 0, {added_++, 1}, pages + i * kPageSize);
       if (block_->count == PageBlock::kPages) INCR_RETURN_IF_ERROR(pipeline_->Submit(std::move(block_)));
     }
     return added_ - ids_.size() < kPagesAtOnce ? absl::OkStatus() : TakeIds();

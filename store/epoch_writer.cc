@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/blocking_counter.h"
 #include "base/fault_point.h"
 #include "base/status.h"
 #include "store/checksum.h"
@@ -94,10 +95,7 @@ absl::Status EpochWriterImpl::AddPages(uint32_t space, PageRange range, const ui
       block_->sequence = ++sequence_;
     }
     const size_t n = std::min<uint64_t>(PageBlock::kPages - block_->count, range.count - done);
-    std::memcpy(block_->bytes + block_->count * kPageSize, bytes + done * kPageSize, n * kPageSize);
-    for (size_t i = 0; i < n; ++i) {
-      block_->keys[block_->count++] = {space, range.first + done + i};
-    }
+    AddToBlock(block_.get(), space, {range.first + done, n}, bytes + done * kPageSize);
     done += n;
     if (block_->count == PageBlock::kPages) {
       if (error_ = SubmitBlock(); !error_.ok()) return error_;
@@ -124,12 +122,37 @@ absl::Status EpochWriterImpl::Settle() {
   return error_;
 }
 
-absl::Status EpochWriterImpl::FinishPages() {
+// Makes the packs durable; beside it, what the index and the manifest need only the ids for.
+absl::StatusOr<ResolvedEpoch> EpochWriterImpl::FinishPages() {
   INCR_RETURN_IF_ERROR(SubmitBlock());
   INCR_RETURN_IF_ERROR(pipeline_->Drain());
-  INCR_RETURN_IF_ERROR(packs_->Finish());
+  absl::Status packs_durable;
+  ResolvedEpoch resolved;
+  const auto finish = [&] { packs_durable = packs_->Finish(); };
+  const auto resolve = [&] {
+    KeepLastWrites(&pipeline_->results());
+    resolved = ResolveEpoch(parent_.table, pipeline_->results(), gone_);
+    pipeline_->results().clear();
+  };
+  absl::StatusOr<PreparedIndex> prepared;
+  if (pipeline_->stored().size() < kIngestEntries) {
+    // To wake another thread would take longer.
+    finish();
+    INCR_RETURN_IF_ERROR(packs_durable);
+    resolve();
+    prepared = PrepareIndex(*store_->view_->db, pipeline_->stored());
+  } else {
+    absl::BlockingCounter others(2);
+    store_->workers_->RunNext([&] { resolve(), others.DecrementCount(); });
+    store_->workers_->RunNext([&] { finish(), others.DecrementCount(); });
+    prepared = PrepareIndex(*store_->view_->db, pipeline_->stored());
+    others.Wait();
+    INCR_RETURN_IF_ERROR(packs_durable);
+  }
   finished_ = true;
-  return absl::OkStatus();
+  INCR_RETURN_IF_ERROR(prepared.status());
+  prepared_ = *std::move(prepared);
+  return resolved;
 }
 
 bool EpochWriterImpl::WantsFullTable(uint64_t delta_bytes, uint64_t table_pages) const {
@@ -174,10 +197,7 @@ absl::StatusOr<pb::EpochRecord> EpochWriterImpl::Commit(pb::EpochRecord record,
     return absl::ResourceExhaustedError(absl::StrCat("job ", job_, ": image of ", image.size(),
                                                      " bytes, at most ", kMaxImageBytes));
   }
-  INCR_RETURN_IF_ERROR(FinishPages());
-  KeepLastWrites(&pipeline_->results());
-  ResolvedEpoch resolved = ResolveEpoch(parent_.table, pipeline_->results(), gone_);
-  std::vector<PageResult>().swap(pipeline_->results());
+  INCR_ASSIGN_OR_RETURN(const ResolvedEpoch resolved, FinishPages());
   EpochEnvelope envelope = MakeEnvelope(std::move(record), resolved);
 
   std::string manifest = EncodeManifest(resolved.delta);
@@ -226,7 +246,7 @@ absl::Status EpochWriterImpl::WriteEpoch(EpochEnvelope& envelope, absl::string_v
   INCR_RETURN_IF_ERROR(
       CheckRoom(store_->view_->paths.db, index_bytes + manifest.size() + image.size()));
   store_->known_->NoteNew(pipeline_->stored());
-  INCR_RETURN_IF_ERROR(WriteIndex(db, packs_->finished(), pipeline_->stored()));
+  INCR_RETURN_IF_ERROR(WriteIndex(db, packs_->finished(), pipeline_->stored(), std::move(prepared_)));
   INCR_RETURN_IF_ERROR(FaultPoint("store.after_index"));
   INCR_RETURN_IF_ERROR(WriteChunks(db, KvTable::kManifests, job_, epoch_, manifest));
   INCR_RETURN_IF_ERROR(WriteChunks(db, KvTable::kImages, job_, epoch_, image));

@@ -22,7 +22,7 @@ namespace incr {
 namespace {
 
 // Bodies entered at their new place at once: fewer than would be ingested as a table of their own.
-constexpr size_t kMoveBodies = 8192;
+constexpr size_t kMoveBodies = kIngestEntries - 1;
 // What a body costs in a pack besides its bytes: its entry and its part of header and padding.
 constexpr uint64_t kBodyOverhead = kSegmentEntryBytes + 1;
 // A thorough gc leaves at most this share of the live bytes unused in packs.

@@ -65,6 +65,21 @@ class KvBatch {
   size_t bytes_ = 0;
 };
 
+// Rows written but not part of the database. Removed, unless it is ingested, with this.
+class SortedFile {
+ public:
+  SortedFile(KvTable table, std::string path, FileIo io) : table_(table), path_(std::move(path)), io_(io) {}
+  SortedFile(const SortedFile&) = delete;
+  ~SortedFile() { (void)io_.Unlink(path_); }
+  KvTable table() const { return table_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  const KvTable table_;
+  const std::string path_;
+  const FileIo io_;
+};
+
 struct KvOptions {
   FileIo io{};
   size_t cache_bytes = 8u << 20;          // of blocks, shared by all tables
@@ -119,11 +134,13 @@ class KvDb {
   virtual absl::Status VerifyFiles() const = 0;
 
   virtual absl::Status Write(const KvBatch& batch, bool sync) = 0;
-  // `row(i)` for i in [0, count), keys strictly ascending, into one file that joins the table
-  // whole and durable: an epoch of 262,144 pages cost a third of the CPU of a batch.
-  virtual absl::Status Ingest(
+  // `row(i)` for i in [0, count), keys strictly ascending, into a file of its own, which nobody sees yet: an epoch of 262,144
+  // pages cost a third of the CPU of a batch.
+  virtual absl::StatusOr<std::unique_ptr<SortedFile>> PrepareIngest(
       KvTable table, size_t count,
       absl::FunctionRef<std::pair<absl::string_view, absl::string_view>(size_t i)> row) = 0;
+  // It joins its table, whole and durable.
+  virtual absl::Status Ingest(std::unique_ptr<SortedFile> file) = 0;
   virtual absl::Status DeleteAll(KvTable table) = 0;
   // Gives the space of what was deleted back. Needs about as much room as is left in the tables.
   virtual absl::Status Compact() = 0;

@@ -87,7 +87,7 @@ TEST(MemoryLimitTest, HoldsWhereTheDefaultsWouldNot) {
   TempDirectory directory;
   StoreOptions options;
   options.create_if_missing = true;
-  constexpr int kEpochs = 20;  // 655,360 pages: more ids than 64 MiB have room for
+  constexpr int kEpochs = 40;  // 1,310,720 pages: more ids than 64 MiB have room for
   const int unlimited = PeakOf(directory / "unlimited", options, kEpochs);
   ASSERT_TRUE(LimitMemory(64 * kMiB, &options).ok());
   const int limited = PeakOf(directory / "limited", options, kEpochs);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/fault_point.h"
 #include "base/page_range.h"
 #include "base/status.h"
 #include "store/lz4_page.h"
@@ -31,6 +32,12 @@ absl::StatusOr<std::shared_ptr<ScopedFd>> PackReader::Open(uint32_t pack) const 
   ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);
   if (open_.size() >= kMaxOpenPacks) open_.erase(open_.begin());
   return open_[pack] = std::make_shared<ScopedFd>(std::move(fd));
+}
+
+absl::StatusOr<ScopedFd> PackReader::OpenDirect(uint32_t pack) const {
+  if (io_.faults() != nullptr) return absl::UnimplementedError("a faulty disk");
+  INCR_RETURN_IF_ERROR(FaultPoint("store.no_direct"));
+  return io_.Open(PathOf(pack), O_RDONLY | O_DIRECT);
 }
 
 void PackReader::Forget(uint32_t pack) const {

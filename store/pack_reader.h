@@ -33,6 +33,10 @@ class PackReader {
   absl::Status Decode(const PageId& id, const PageLocation& location, const uint8_t* body,
                       uint8_t* page) const;
 
+  // A descriptor for reads of whole blocks past the page cache. An error where that does not work, or must not be done (a
+  // faulty disk judges call by call).
+  absl::StatusOr<ScopedFd> OpenDirect(uint32_t pack) const;
+
   absl::Status ReadPage(const PageId& id, const PageLocation& location, uint8_t* page) const;
 
   // Closes its file: a deleted pack takes space for as long as somebody has it open.

@@ -4,6 +4,7 @@
 #define INCR_CKPT_STORE_PAGE_INDEX_H_
 
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -23,10 +24,22 @@ struct IndexEntry {
 
 // Up to this many new pages go through RocksDB's log, more become a sorted file of their own.
 // A file per epoch at 100 small epochs a second would drown RocksDB in files; a batch for
-// a large epoch writes every entry twice.
-inline constexpr size_t kIngestEntries = 16384;
+// a large epoch writes every entry twice, and putting 13,107 of them into RocksDB's memory took 30 ms, one core waiting.
+inline constexpr size_t kIngestEntries = 4096;
 
-// Makes `entries` (sorted here) and the packs' lengths part of the database. Durable with
+// What can be done of WriteIndex() before the packs' data are durable: `entries` are sorted, and from kIngestEntries on written
+// into a file that is not yet part of the database.
+struct PreparedIndex {
+  std::unique_ptr<SortedFile> file;  // null: few entries
+};
+absl::StatusOr<PreparedIndex> PrepareIndex(KvDb& db, std::vector<IndexEntry>& entries);
+
+// Makes `entries` (as PrepareIndex left them) and the packs' lengths part of the database. Durable with the next synced write
+// at the latest. The packs' data must be durable before.
+absl::Status WriteIndex(KvDb& db, absl::Span<const PackLength> lengths, const std::vector<IndexEntry>& entries,
+                        PreparedIndex prepared);
+
+// Both: makes `entries` (sorted here) and the packs' lengths part of the database. Durable with
 // the next synced write at the latest. The packs' data must be durable before.
 absl::Status WriteIndex(KvDb& db, absl::Span<const PackLength> lengths,
                         std::vector<IndexEntry>& entries);

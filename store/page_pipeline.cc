@@ -22,6 +22,24 @@ absl::Status Collision(const PageId& id) {
 
 }  // namespace
 
+PipelineMemory::Lists PipelineMemory::Take() {
+  absl::MutexLock lock(&mutex_);
+  if (spare_.empty()) return {};
+  Lists lists = std::move(spare_.back());
+  spare_.pop_back();
+  return lists;
+}
+
+void PipelineMemory::Give(Lists lists) {
+  // Not a first epoch's: a few megabytes are kept, whatever the processes' sizes.
+  constexpr size_t kMostKept = 1u << 16, kMostSpare = 2;
+  if (lists.results.capacity() > kMostKept || lists.stored.capacity() > kMostKept) return;
+  lists.results.clear();
+  lists.stored.clear();
+  absl::MutexLock lock(&mutex_);
+  if (spare_.size() < kMostSpare) spare_.push_back(std::move(lists));
+}
+
 struct PagePipeline::Work {
   PageId ids[PageBlock::kPages];
   PageFate fates[PageBlock::kPages];
@@ -35,6 +53,7 @@ PagePipeline::~PagePipeline() {
   }
   WaitIdle();
   tools_.known->Unregister(&hits_);
+  tools_.memory->Give(std::move(lists_));
 }
 
 void PagePipeline::WaitIdle() {
@@ -49,10 +68,10 @@ absl::Status PagePipeline::Submit(std::unique_ptr<PageBlock> block) {
       tools_.blocks->Give(std::move(block));
       return error_;
     }
-    if (results_.size() > thin_at_) {
+    if (lists_.results.size() > thin_at_) {
       // Pre-copy may give the same pages again and again.
-      KeepLastWrites(&results_);
-      thin_at_ = std::max(thin_at_, 2 * results_.size());
+      KeepLastWrites(&lists_.results);
+      thin_at_ = std::max(thin_at_, 2 * lists_.results.size());
     }
     ++outstanding_;
   }
@@ -80,7 +99,7 @@ void PagePipeline::Process(std::unique_ptr<PageBlock> block) {
   tools_.blocks->Leave();
   absl::MutexLock lock(&mutex_);
   if (!status.ok() && error_.ok()) error_ = status;
-  results_.insert(results_.end(), results.begin(), results.end());
+  lists_.results.insert(lists_.results.end(), results.begin(), results.end());
   --outstanding_;  // Last: whoever waits may destroy this pipeline next.
 }
 
@@ -105,7 +124,7 @@ void PagePipeline::Classify(const PageBlock& block, Work* work) const {
   size_t hint = 0;
   for (size_t i = 0; i < block.count; ++i) {
     const uint8_t* page = PageBytes(block, i);
-    if (PageHasher::IsZeroPage(page)) {
+    if (block.keys[i].zero) {
       work->ids[i] = kZeroPageId;
       work->fates[i] = PageFate::kZero;
       continue;
@@ -164,7 +183,7 @@ absl::Status PagePipeline::Store(PageBlock& block, Work* work) {
                                         raw ? kPageSize : lengths[i],
                                         raw ? PageEncoding::kRaw : PageEncoding::kLz4,
                                         &entry.location));
-    stored_.push_back(entry);
+    lists_.stored.push_back(entry);
   }
   return absl::OkStatus();
 }
@@ -207,7 +226,7 @@ absl::Status PagePipeline::StoreParanoid(const PageBlock& block, Work* work) {
                                         &entry.location));
     work->fates[i] = PageFate::kStored;
     own_[entry.id] = entry.location;
-    stored_.push_back(entry);
+    lists_.stored.push_back(entry);
   }
   return absl::OkStatus();
 }

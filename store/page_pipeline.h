@@ -30,6 +30,21 @@
 
 namespace incr {
 
+// Memory that grew in one epoch, for the next: fresh memory costs a page fault per page.
+class PipelineMemory {
+ public:
+  struct Lists {
+    std::vector<PageResult> results;
+    std::vector<IndexEntry> stored;
+  };
+  Lists Take();
+  void Give(Lists lists);
+
+ private:
+  absl::Mutex mutex_;
+  std::vector<Lists> spare_;
+};
+
 // What the pipelines of a store share. All outlive them.
 struct PipelineTools {
   const PageHasher* hasher = nullptr;
@@ -38,6 +53,7 @@ struct PipelineTools {
   const PackReader* reader = nullptr;
   BlockPool* blocks = nullptr;
   WorkerPool* workers = nullptr;
+  PipelineMemory* memory = nullptr;
   bool paranoid = false;
 };
 
@@ -47,6 +63,7 @@ class PagePipeline {
   PagePipeline(const PipelineTools& tools, const PageTable* parent, PackWriter* packs)
       : tools_(tools), parent_(parent), packs_(packs) {
     tools_.known->Register(&hits_);
+    lists_ = tools_.memory->Take();
   }
   ~PagePipeline();  // Drops what is still queued.
 
@@ -56,8 +73,8 @@ class PagePipeline {
   absl::Status Drain();
 
   // After Drain(). Results in no particular order.
-  std::vector<PageResult>& results() { return results_; }
-  std::vector<IndexEntry>& stored() { return stored_; }
+  std::vector<PageResult>& results() { return lists_.results; }
+  std::vector<IndexEntry>& stored() { return lists_.stored; }
 
  private:
   struct Work;  // one block being processed
@@ -77,16 +94,16 @@ class PagePipeline {
   PackWriter* const packs_;
   HitList hits_;  // what this epoch relies on: gc leaves it alone
 
+  PipelineMemory::Lists lists_;  // mutex_ has .results, pack_mutex_ .stored
+
   absl::Mutex mutex_;
   int outstanding_ = 0;
   bool cancelled_ = false;
   absl::Status error_;
-  std::vector<PageResult> results_;
   size_t thin_at_ = 1u << 20;  // so many results: forget those of older writes
   absl::flat_hash_set<PageId> claimed_;  // bodies that this epoch stores
 
-  absl::Mutex pack_mutex_;  // packs_, stored_
-  std::vector<IndexEntry> stored_;
+  absl::Mutex pack_mutex_;  // packs_, lists_.stored
   absl::flat_hash_map<PageId, PageLocation> own_;  // paranoid only
 };
 

@@ -157,6 +157,7 @@ PipelineTools StoreImpl::Tools() {
   tools.reader = &view_->packs;
   tools.blocks = &blocks_;
   tools.workers = workers_.get();
+  tools.memory = &pipeline_memory_;
   tools.paranoid = options_.paranoid;
   return tools;
 }

@@ -54,7 +54,7 @@ class EpochWriterImpl : public EpochWriter {
 
  private:
   absl::Status SubmitBlock();
-  absl::Status FinishPages();
+  absl::StatusOr<ResolvedEpoch> FinishPages();
   absl::Status WriteEpoch(EpochEnvelope& envelope, absl::string_view manifest,
                           absl::string_view image);
   EpochEnvelope MakeEnvelope(pb::EpochRecord record, const ResolvedEpoch& resolved) const;
@@ -70,6 +70,7 @@ class EpochWriterImpl : public EpochWriter {
   std::unique_ptr<PagePipeline> pipeline_;
   std::unique_ptr<PageBlock> block_;  // being filled
   GoneRanges gone_;
+  PreparedIndex prepared_;
   uint32_t sequence_ = 0;
   bool finished_ = false;  // packs_ durable: no longer to be abandoned
   bool committed_ = false;
@@ -83,7 +84,7 @@ class StoreImpl : public Store {
       : options_(options),
         lock_(std::move(lock)),
         view_(std::move(view)),
-        blocks_(options.buffer_bytes) {}
+        blocks_(options.buffer_bytes, WorkerPool::ThreadsFor(options.workers)) {}
 
   absl::Status Recover();
 
@@ -129,6 +130,7 @@ class StoreImpl : public Store {
   std::unique_ptr<PackSet> packs_;
   std::unique_ptr<KnownPages> known_;
   BlockPool blocks_;
+  PipelineMemory pipeline_memory_;
   absl::Mutex gc_run_mutex_;  // one gc at a time
   // Packs that nothing refers to: the last generation of readers that may need them. Of gc.
   std::map<uint32_t, uint64_t> unread_from_;

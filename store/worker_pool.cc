@@ -11,13 +11,17 @@
 namespace incr {
 
 WorkerPool::WorkerPool(int threads) {
-  if (threads <= 0) threads = std::max(1u, std::thread::hardware_concurrency());
+  threads = ThreadsFor(threads);
   const AllSignalsBlocked for_the_workers;
   try {
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
   } catch (const std::system_error&) {
     // RLIMIT_NPROC: fewer, or none, and then Run() does the work.
   }
+}
+
+int WorkerPool::ThreadsFor(int threads) {
+  return threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 WorkerPool::~WorkerPool() {
@@ -32,6 +36,12 @@ void WorkerPool::Run(std::function<void()> task) {
   if (threads_.empty()) return task();
   absl::MutexLock lock(&mutex_);
   tasks_.push_back(std::move(task));
+}
+
+void WorkerPool::RunNext(std::function<void()> task) {
+  if (threads_.empty()) return task();
+  absl::MutexLock lock(&mutex_);
+  tasks_.push_front(std::move(task));
 }
 
 void WorkerPool::Loop() {

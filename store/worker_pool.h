@@ -16,8 +16,11 @@ class WorkerPool {
  public:
   // `threads` 0: one per core.
   explicit WorkerPool(int threads);
+  static int ThreadsFor(int threads);  // what 0 stands for
   ~WorkerPool();
   void Run(std::function<void()> task);
+  // The same, before all that waits.
+  void RunNext(std::function<void()> task);
 
  private:
   void Loop();
