@@ -125,7 +125,7 @@ async def answer(reader, writer):
     writer.close()
 async def main():
     server = await asyncio.start_server(answer, '127.0.0.1', 0)
-    print('ready', server.sockets[0].getsockname()[1])
+    print('ready %d' % server.sockets[0].getsockname()[1])  # in one write
     while True: await asyncio.sleep(0.01)
 asyncio.run(main())
 )";

@@ -31,7 +31,9 @@ class ScaleTest : public ::testing::Test {
       ASSERT_TRUE(writer.ok()) << writer.status();
       // Zero pages: what counts here is the table, and no pack is to be synced 10,000 times.
       static const std::vector<uint8_t> zeros(kTablePages * kPageSize);
-      if (epoch == 1) ASSERT_TRUE((*writer)->AddPages(0, {0, kTablePages}, zeros.data()).ok());
+      if (epoch == 1) {
+        ASSERT_TRUE((*writer)->AddPages(0, {0, kTablePages}, zeros.data()).ok());
+      }
       const PageBytes page = MakePage(1 + epoch % 7);
       ASSERT_TRUE((*writer)->AddPages(0, {epoch % kTablePages, 1}, page.data()).ok());
       const auto record = (*writer)->Commit({}, "image");
