@@ -148,7 +148,13 @@ def measure_cell(target, cell, arguments):
         cell["single"] = combine([session(target, arguments, arguments.single_epochs, rounds=0)])
 
 
-def measure(arguments):
+def whole(arguments, cells, dumps, bare):
+    return {"machine": machine(), "version": version(), "bare_us": bare, "interval_s": arguments.interval,
+            "cells": cells, "gcore": dumps}
+
+
+def measure(arguments, save):
+    """Calls save(result so far) after each cell: the whole takes half an hour."""
     cells, dumps, bare = [], {}, None
     for mib in arguments.sizes:
         for threads in arguments.threads:
@@ -158,11 +164,11 @@ def measure(arguments):
                     cell = {"mib": mib, "dirty": dirty, "threads": threads}
                     measure_cell(target, cell, arguments)
                     cells.append(cell)
+                    save(whole(arguments, cells, dumps, bare))
                 if arguments.gcore and mib <= 1024 and mib not in dumps:
                     progress(f"{mib} MiB: gcore")
                     dumps[mib] = dump(target, arguments.dir)
-    return {"machine": machine(), "version": version(), "bare_us": bare, "interval_s": arguments.interval,
-            "cells": cells, "gcore": dumps}
+    save(whole(arguments, cells, dumps, bare))
 
 
 def parse():
@@ -198,14 +204,16 @@ def main():
         sys.exit("gcore is missing: apt-get install gdb, or --no-gcore")
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
         arguments.dir = folder
-        result = measure(arguments)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / arguments.name
-    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    text = pause_report.markdown(result)
-    path.with_suffix(".md").write_text(text)
-    print(text)
-    pause_report.plot(result, path.with_suffix(".svg"))
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / arguments.name
+
+        def save(result):
+            path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+            path.with_suffix(".md").write_text(pause_report.markdown(result))
+            pause_report.plot(result, path.with_suffix(".svg"))
+
+        measure(arguments, save)
+    print(path.with_suffix(".md").read_text())
 
 
 if __name__ == "__main__":
