@@ -60,12 +60,18 @@ absl::StatusOr<bool> IsElf(const EpochMemory& memory, const pb::Mapping& mapping
   return elf;
 }
 
-absl::StatusOr<std::vector<Segment>> PlanSegments(const EpochMemory& memory) {
+// `warnings`: what is not to be had, once for each reason.
+absl::StatusOr<std::vector<Segment>> PlanSegments(const EpochMemory& memory, std::vector<std::string>* warnings) {
   std::vector<Segment> segments;
+  std::set<std::string> said;
   for (const pb::Mapping& mapping : memory.process().mappings()) {
     if (mapping.kind() == pb::Mapping::VVAR || mapping.kind() == pb::Mapping::VSYSCALL) continue;
     bool joins = false;
     for (MemoryRun& run : WithHeaderApart(mapping, memory.Runs(mapping))) {
+      if (run.from == MemoryRun::From::kNowhere && said.insert(run.why).second) {
+        warnings->push_back(absl::StrCat("memory at 0x", absl::Hex(run.start), "-0x", absl::Hex(run.end),
+                                         " is not in the core: ", run.why));
+      }
       bool in_core = InCore(run);
       if (run.from == MemoryRun::From::kFile && run.start == mapping.start() && mapping.offset() == 0 &&
           run.end - run.start == kPageSize) {
@@ -149,28 +155,12 @@ std::string Headers(const std::string& notes, std::vector<Segment>* segments) {
   return bytes + notes;
 }
 
-// Once for each reason.
-std::vector<std::string> WarningsOf(const EpochMemory& memory) {
-  std::vector<std::string> warnings;
-  std::set<std::string> said;
-  for (const pb::Mapping& mapping : memory.process().mappings()) {
-    if (mapping.kind() == pb::Mapping::VVAR || mapping.kind() == pb::Mapping::VSYSCALL) continue;
-    for (const MemoryRun& run : memory.Runs(mapping)) {
-      if (run.from != MemoryRun::From::kNowhere || !said.insert(run.why).second) continue;
-      warnings.push_back(absl::StrCat("memory at 0x", absl::Hex(run.start), "-0x", absl::Hex(run.end),
-                                      " is not in the core: ", run.why));
-    }
-  }
-  return warnings;
-}
-
 }  // namespace
 
 absl::StatusOr<CoreResult> WriteCore(const EpochMemory& memory, int fd, const std::string& name,
                                      absl::FunctionRef<void(uint64_t, uint64_t)> progress) {
-  INCR_ASSIGN_OR_RETURN(std::vector<Segment> segments, PlanSegments(memory));
   CoreResult result;
-  result.warnings = WarningsOf(memory);
+  INCR_ASSIGN_OR_RETURN(std::vector<Segment> segments, PlanSegments(memory, &result.warnings));
   result.threads = static_cast<uint64_t>(memory.process().threads_size());
   result.segments = segments.size();
   SparseWriter writer(fd, name);

@@ -12,6 +12,7 @@
 
 #include "base/fault_point.h"
 #include "store/remake_index.h"
+#include "store/self_child.h"
 #include "store/store.h"
 #include "store/test_pages.h"
 
@@ -84,27 +85,14 @@ class GcKillTest : public ::testing::Test {
  protected:
   // Returns the child's wait status.
   int Child(const std::string& faults, int kill_after_us, bool beside) {
-    int ends[2];
-    INCR_CHECK(::pipe2(ends, O_CLOEXEC) == 0);
-    const pid_t child = ::fork();
-    if (child == 0) {
-      const std::string fd = std::to_string(ends[1]);
-      ::fcntl(ends[1], F_SETFD, 0);
-      ::execl("/proc/self/exe", "gc_kill_test", "--child", path_.c_str(), faults.c_str(),
-              fd.c_str(), beside ? "beside" : "alone", nullptr);
-      ::_exit(127);
-    }
-    ::close(ends[1]);
+    SelfChild child({"--child", path_, faults, std::to_string(SelfChild::kReportFd), beside ? "beside" : "alone"});
     if (kill_after_us > 0) {
       ::usleep(kill_after_us);
-      ::kill(child, SIGKILL);
+      child.Kill();
     }
     uint64_t epoch;
-    while (::read(ends[0], &epoch, sizeof epoch) == sizeof epoch) acknowledged_ = epoch;
-    ::close(ends[0]);
-    int status = 0;
-    INCR_CHECK(::waitpid(child, &status, 0) == child);
-    return status;
+    while (child.Receive(&epoch)) acknowledged_ = epoch;
+    return child.Wait();
   }
 
   void Compare(const StoreReader& store) {

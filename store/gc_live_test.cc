@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/fault_point.h"
 #include "base/file.h"
+#include "store/self_child.h"
 #include "store/store.h"
 #include "store/test_pages.h"
 #include "store/verify.h"
@@ -279,22 +280,13 @@ TEST_F(GcLiveTest, AReadersSnapshotStaysWholeUntilItIsClosed) {
 
 TEST_F(GcLiveTest, AReaderThatDiedHoldsNothingUp) {
   Write(1, 8);
-  int ready[2];
-  ASSERT_EQ(::pipe2(ready, O_CLOEXEC), 0);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    // A program of its own: RocksDB's threads do not survive a fork.
-    const std::string fd = std::to_string(ready[1]);
-    ::fcntl(ready[1], F_SETFD, 0);
-    ::execl("/proc/self/exe", "gc_live_test", "--reader", path_.c_str(), fd.c_str(), nullptr);
-    ::_exit(127);
-  }
+  SelfChild child({"--reader", path_, std::to_string(SelfChild::kReportFd)});
   char answer = 0;
-  ASSERT_EQ(::read(ready[0], &answer, 1), 1);
+  ASSERT_TRUE(child.Receive(&answer));
   ASSERT_EQ(answer, 'y');
   EXPECT_GT(store_->CollectGarbage(KeepLast(1))->packs_waiting, 0);
-  ::kill(child, SIGKILL);
-  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  child.Kill();
+  (void)child.Wait();
   auto collected = store_->CollectGarbage(KeepLast(1));
   ASSERT_TRUE(collected.ok());
   EXPECT_EQ(collected->packs_waiting, 0);

@@ -26,6 +26,7 @@
 #include "store/export.h"
 #include "store/export_format.h"
 #include "store/import.h"
+#include "store/self_child.h"
 #include "store/store.h"
 #include "store/test_pages.h"
 #include "store/verify.h"
@@ -233,27 +234,15 @@ class JobsKillTest : public ::testing::Test {
 
   // Starts a child, which dies at `point` or after so long. False: it ended by itself.
   bool RunAndKill(const std::string& point, uint64_t seed, int after_us, bool from_open) {
-    int ends[2];
-    INCR_CHECK(::pipe2(ends, O_CLOEXEC) == 0);
-    const std::string fd = std::to_string(ends[1]), seed_text = std::to_string(seed);
-    const std::string setting = "INCR_CKPT_FAULTS=" + point;
-    const char* const arguments[] = {"jobs_kill_test", "--child", root_.c_str(), fd.c_str(), seed_text.c_str(), nullptr};
-    const char* const environment[] = {setting.c_str(), nullptr};
-    const pid_t child = ::fork();
-    if (child == 0) {
-      ::fcntl(ends[1], F_SETFD, 0);
-      ::execve("/proc/self/exe", const_cast<char**>(arguments), const_cast<char**>(environment));
-      ::_exit(127);
-    }
-    ::close(ends[1]);
+    SelfChild child({"--child", root_, std::to_string(SelfChild::kReportFd), std::to_string(seed)}, point);
     if (from_open) {
       Acknowledgement open;
-      (void)!::read(ends[0], &open, sizeof open);
+      (void)child.Receive(&open);
     }
     ::usleep(after_us);
-    ::kill(child, SIGKILL);
+    child.Kill();
     Acknowledgement done;
-    while (::read(ends[0], &done, sizeof done) == sizeof done) {
+    while (child.Receive(&done)) {
       ++acknowledgements_;
       if (done.exported) {
         exports_.push_back(done.number);
@@ -261,10 +250,7 @@ class JobsKillTest : public ::testing::Test {
         acknowledged_[done.job] = std::max(acknowledged_[done.job], done.number);
       }
     }
-    ::close(ends[0]);
-    int status = 0;
-    INCR_CHECK(::waitpid(child, &status, 0) == child);
-    return WIFSIGNALED(status);
+    return WIFSIGNALED(child.Wait());
   }
 
   const ModelTable& ModelOf(int job, uint64_t epoch) {

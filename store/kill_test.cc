@@ -15,6 +15,7 @@
 #include "base/fault_point.h"
 #include "base/file.h"
 #include "store/remake_index.h"
+#include "store/self_child.h"
 #include "store/store.h"
 #include "store/test_pages.h"
 
@@ -106,30 +107,16 @@ struct Kill {
 // Runs a child of this program with `faults` armed.
 ChildEnd RunChild(const std::string& directory, const std::string& faults, const Kill& when,
                   uint64_t epochs) {
-  int ends[2];
-  INCR_CHECK(::pipe2(ends, O_CLOEXEC) == 0);
-  const std::string fd_text = std::to_string(ends[1]), epochs_text = std::to_string(epochs);
-  const std::string setting = "INCR_CKPT_FAULTS=" + faults;
-  const char* const arguments[] = {"kill_test",    "--writer",          directory.c_str(),
-                                   fd_text.c_str(), epochs_text.c_str(), nullptr};
-  const char* const environment[] = {setting.c_str(), nullptr};
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::fcntl(ends[1], F_SETFD, 0);
-    ::execve("/proc/self/exe", const_cast<char**>(arguments), const_cast<char**>(environment));
-    ::_exit(127);
-  }
-  ::close(ends[1]);
+  SelfChild child({"--writer", directory, std::to_string(SelfChild::kReportFd), std::to_string(epochs)}, faults);
   ChildEnd end;
   uint64_t epoch;
   if (when.after_us > 0) {
-    if (when.from_open) (void)!::read(ends[0], &epoch, sizeof epoch);
+    if (when.from_open) (void)child.Receive(&epoch);
     ::usleep(when.after_us);
-    ::kill(child, SIGKILL);
+    child.Kill();
   }
-  while (::read(ends[0], &epoch, sizeof epoch) == sizeof epoch) end.acknowledged = epoch;
-  ::close(ends[0]);
-  INCR_CHECK(::waitpid(child, &end.status, 0) == child);
+  while (child.Receive(&epoch)) end.acknowledged = epoch;
+  end.status = child.Wait();
   return end;
 }
 

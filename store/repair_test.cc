@@ -22,6 +22,7 @@
 #include "store/kv_salvage.h"
 #include "store/page_index.h"
 #include "store/repair.h"
+#include "store/self_child.h"
 #include "store/store.h"
 #include "store/test_pages.h"
 #include "store/verify.h"
@@ -88,6 +89,16 @@ class RepairTest : public ::testing::Test {
       }
     }
     fs::copy(good_, path_, fs::copy_options::recursive);
+  }
+
+  void SpoilImageOfAlpha(char epoch) {
+    auto db = KvDb::Open(path_ + "/db", KvDb::Mode::kReadWrite);
+    INCR_CHECK(db.ok());
+    const std::string key = std::string("alpha") + std::string(8, '\0') + epoch + std::string(4, '\0');
+    INCR_CHECK((*db)->Get(KvTable::kImages, key).ok());
+    KvBatch batch;
+    batch.Add(KvTable::kImages, key, "no image");
+    INCR_CHECK((*db)->Write(batch, true).ok());
   }
 
   void Reset() {
@@ -548,16 +559,7 @@ TEST_F(RepairTest, ARepairThatFailsLeavesNoCopies) {
     EXPECT_TRUE(Contents(path_) == before) << point;
   }
   // What one that was killed has left, the next one removes, and says so.
-  const pid_t child = ::fork();
-  if (child == 0) {
-    const char* const arguments[] = {"repair_test", "--repair", path_.c_str(), nullptr};
-    const char* const environment[] = {"INCR_CKPT_FAULTS=store.repair_built=kill", nullptr};
-    ::execve("/proc/self/exe", const_cast<char**>(arguments), const_cast<char**>(environment));
-    ::_exit(127);
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFSIGNALED(status));
+  ASSERT_TRUE(WIFSIGNALED(SelfChild({"--repair", path_}, "store.repair_built=kill").Wait()));
   EXPECT_TRUE(fs::exists(path_ + "/repair.tmp/packs"));
   auto packs = [&] { return std::distance(fs::directory_iterator(path_ + "/packs"), {}); };
   const auto count = packs();
@@ -571,14 +573,7 @@ TEST_F(RepairTest, ARepairThatFailsLeavesNoCopies) {
 // A repair drops a job's last epoch; later a crash leaves a table file that the database does not know. Nothing has been
 // forgotten.
 TEST_F(RepairTest, WhatARepairHasDroppedIsNotTakenForForgotten) {
-  auto db = KvDb::Open(path_ + "/db", KvDb::Mode::kReadWrite);
-  ASSERT_TRUE(db.ok()) << db.status();
-  std::string key("alpha\0\0\0\0\0\0\0\0\6\0\0\0\0", 18);
-  ASSERT_TRUE((*db)->Get(KvTable::kImages, key).ok());
-  KvBatch batch;
-  batch.Add(KvTable::kImages, key, "no image");
-  ASSERT_TRUE((*db)->Write(batch, true).ok());
-  db->reset();
+  SpoilImageOfAlpha(6);
   auto result = RepairStore(path_, {});
   ASSERT_TRUE(result.ok()) << result.status();
   ASSERT_EQ(result->dropped.size(), 1u);
@@ -654,14 +649,7 @@ TEST_F(RepairTest, OneEpochIsVerifiedAlone) {
 
 TEST_F(RepairTest, ADroppedAncestorCostsItsDescendantsNothing) {
   // Its image alone is lost.
-  auto db = KvDb::Open(path_ + "/db", KvDb::Mode::kReadWrite);
-  ASSERT_TRUE(db.ok()) << db.status();
-  std::string key("alpha\0\0\0\0\0\0\0\0\2\0\0\0\0", 18);
-  ASSERT_TRUE((*db)->Get(KvTable::kImages, key).ok());
-  KvBatch batch;
-  batch.Add(KvTable::kImages, key, "no image");
-  ASSERT_TRUE((*db)->Write(batch, true).ok());
-  db->reset();
+  SpoilImageOfAlpha(2);
   std::set<Name> whole = Whole();
   EXPECT_EQ(whole.size(), models_.size() - 1);
   ExpectRepaired(whole);
@@ -787,16 +775,7 @@ TEST_F(RepairTest, KilledAtAnyPointItCanBeRunAgain) {
     Write(path_ + "/packs/00000002.pack", bytes);
     const std::set<Name> whole = Whole();
     EXPECT_LT(whole.size(), models_.size());
-    const pid_t child = ::fork();
-    if (child == 0) {
-      const std::string setting = std::string("INCR_CKPT_FAULTS=") + point + "=kill";
-      const char* const arguments[] = {"repair_test", "--repair", path_.c_str(), nullptr};
-      const char* const environment[] = {setting.c_str(), nullptr};
-      ::execve("/proc/self/exe", const_cast<char**>(arguments), const_cast<char**>(environment));
-      ::_exit(127);
-    }
-    int status = 0;
-    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    const int status = SelfChild({"--repair", path_}, std::string(point) + "=kill").Wait();
     ASSERT_TRUE(WIFSIGNALED(status)) << "the point was not passed: " << status;
     // A writer would take the copies that the new database refers to for leftovers.
     if (fs::exists(path_ + "/repair.tmp/ready")) {

@@ -94,8 +94,11 @@ TEST_F(SecurityTest, AnotherUsersStoreIsRefused) {
     const absl::Status writer = Open();
     EXPECT_EQ(writer.code(), absl::StatusCode::kPermissionDenied) << writer;
     EXPECT_TRUE(absl::StrContains(writer.message(), path_ + " belongs to user 12345")) << writer;
-    if (made) EXPECT_EQ(StoreReader::Open(path_).status(), writer);
-    if (!made) EXPECT_TRUE(fs::is_empty(path_)) << "nothing is written there";
+    if (made) {
+      EXPECT_EQ(StoreReader::Open(path_).status(), writer);
+    } else {
+      EXPECT_TRUE(fs::is_empty(path_)) << "nothing is written there";
+    }
     fs::remove_all(path_);
   }
 }

@@ -21,6 +21,7 @@
 #include "store/export.h"
 #include "store/export_format.h"
 #include "store/import.h"
+#include "store/self_child.h"
 #include "store/store.h"
 #include "store/test_pages.h"
 #include "store/verify.h"
@@ -277,16 +278,7 @@ TEST_F(TransferTest, AnImportThatFailsOrIsKilledIsWholeOrNothing) {
       SCOPED_TRACE(std::string(point) + "=" + how);
       fs::remove_all(to_);
       { ASSERT_TRUE(Store::Open(to_, Creating()).ok()); }
-      const pid_t child = ::fork();
-      if (child == 0) {
-        const std::string setting = std::string("INCR_CKPT_FAULTS=") + point + "=" + how + ":1";
-        const char* const arguments[] = {"transfer_test", "--import", to_.c_str(), file_.c_str(), nullptr};
-        const char* const environment[] = {setting.c_str(), nullptr};
-        ::execve("/proc/self/exe", const_cast<char**>(arguments), const_cast<char**>(environment));
-        ::_exit(127);
-      }
-      int status = 0;
-      ASSERT_EQ(::waitpid(child, &status, 0), child);
+      const int status = SelfChild({"--import", to_, file_}, std::string(point) + "=" + how + ":1").Wait();
       if (std::string(how) == "kill") {
         ASSERT_TRUE(WIFSIGNALED(status)) << "not passed: " << status;
       } else {
