@@ -137,7 +137,12 @@ void WriteChain(const std::string& path, uint64_t epochs) {
 
 double CliMilliseconds(const std::string& cli, const std::string& store, const std::string& verb) {
   const std::string command = absl::StrCat(cli, " --store ", store, " ", verb, " >/dev/null 2>&1");
-  return Milliseconds([&] { (void)!std::system(command.c_str()); });
+  return Milliseconds([&] {
+    if (std::system(command.c_str()) != 0) {
+      std::fprintf(stderr, "store_scale: failed: %s\n", command.c_str());
+      std::exit(1);
+    }
+  });
 }
 
 Figures MeasureChain(const std::string& path, uint64_t epochs, const std::string& cli) {

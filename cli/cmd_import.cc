@@ -69,10 +69,14 @@ absl::StatusOr<pb::ImportReply> ImportHere(const std::string& store, int fd, con
 absl::StatusOr<pb::ImportReply> ImportThere(const std::string& store, const pb::ImportRequest& request) {
   INCR_ASSIGN_OR_RETURN(DaemonClient client, ClientOf(store));
   Progress progress("import");
-  return client.Import(request, [&] {
+  absl::StatusOr<pb::ImportReply> reply = client.Import(request, [&] {
     progress.Tick();
     return !StopOnSignal::stopped();
   });
+  if (!absl::IsCancelled(reply.status()) || !StopOnSignal::stopped()) return reply;
+  // We have not heard its answer.
+  return absl::CancelledError(absl::StrCat("import of ", request.name(), " was stopped; if the daemon had read all of it, "
+                                           "its epochs are in the store: incr-ckpt list shows them"));
 }
 
 // Whoever has the store does it. A daemon that is starting or exiting has the lock and does not answer; nothing of
@@ -88,7 +92,7 @@ absl::StatusOr<pb::ImportReply> ImportAnywhere(const std::string& store, int fd,
     }
     absl::StatusOr<pb::ImportReply> there = ImportThere(store, request);
     if (!absl::IsUnavailable(there.status())) return there;
-    if (StopOnSignal::stopped()) return absl::CancelledError("import was stopped; the store is as it was");
+    if (StopOnSignal::stopped()) return absl::CancelledError(absl::StrCat("import of ", request.name(), " was stopped; the store is as it was"));
     if (waited.elapsed_us() > kPatienceUs) return here;
   }
 }
@@ -106,7 +110,7 @@ absl::StatusOr<int> RunImport(const CommandContext& context, const ImportArgs& a
   const StopOnSignal stop;
   const absl::StatusOr<pb::ImportReply> reply = ImportAnywhere(store, input.get(), request);
   if (StopOnSignal::stopped() && absl::IsCancelled(reply.status())) {
-    PrintError(absl::StrCat("import of ", request.name(), " was stopped; the store is as it was"));
+    PrintError(std::string(reply.status().message()));
     return 128 + StopOnSignal::signal();
   }
   INCR_RETURN_IF_ERROR(reply.status());

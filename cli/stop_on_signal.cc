@@ -14,7 +14,11 @@ StopOnSignal::StopOnSignal() {
   struct sigaction action = {};
   action.sa_handler = [](int signal) { came = signal; };
   action.sa_flags = static_cast<int>(SA_RESETHAND);
-  for (size_t i = 0; i < 3; ++i) ::sigaction(kSignals[i], &action, &before_[i]);
+  for (size_t i = 0; i < 3; ++i) {
+    ::sigaction(kSignals[i], &action, &before_[i]);
+    // nohup, or a job in the background of a script.
+    if (before_[i].sa_handler == SIG_IGN) ::sigaction(kSignals[i], &before_[i], nullptr);
+  }
 }
 
 StopOnSignal::~StopOnSignal() {

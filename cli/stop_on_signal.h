@@ -1,5 +1,5 @@
-// stop_on_signal.h — Ctrl-C (and SIGTERM, SIGHUP) ends a long command at its next step instead of killing it. A second
-// one kills.
+// stop_on_signal.h — Ctrl-C (and SIGTERM, SIGHUP) ends a long command at its next step instead of killing it. The same
+// signal a second time kills; one that was ignored stays so.
 //
 // One at a time, in the main thread.
 #ifndef INCR_CKPT_CLI_STOP_ON_SIGNAL_H_

@@ -6,9 +6,15 @@
 #include "base/status.h"
 
 namespace incr {
+namespace {
+
+constexpr size_t kMostPacks = 256;  // Further ones are read through PackReader, which keeps as many.
+
+}  // namespace
 
 int DirectPacks::Open(uint32_t pack) {
   absl::MutexLock lock(&mutex_);
+  if (open_.size() >= kMostPacks && open_.count(pack) == 0) return -1;
   const auto [entry, fresh] = open_.try_emplace(pack);
   if (fresh) {
     absl::StatusOr<ScopedFd> fd = reader_.OpenDirect(pack);

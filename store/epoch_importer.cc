@@ -86,8 +86,7 @@ class EpochImporterImpl : public EpochImporter {
     INCR_RETURN_IF_ERROR(FaultPoint("store.import_packs"));
     absl::MutexLock lock(&store_->commit_mutex_);
     KvDb& db = *store_->view_->db;
-    INCR_RETURN_IF_ERROR(
-        CheckRoom(store_->view_->paths.db, stored_pages_ * (kPageIdBytes + kLocationBytes + 16)));
+    INCR_RETURN_IF_ERROR(CheckRoom(store_->view_->paths.db, IndexBytes(stored_pages_)));
     store_->known_->NoteNew(pipeline_->stored());
     INCR_RETURN_IF_ERROR(WriteIndex(db, packs_->finished(), pipeline_->stored()));
     INCR_RETURN_IF_ERROR(FaultPoint("store.import_index"));

@@ -132,9 +132,12 @@ absl::StatusOr<ResolvedEpoch> EpochWriterImpl::FinishPages() {
   const auto resolve = [&] {
     KeepLastWrites(&pipeline_->results());
     resolved = ResolveEpoch(parent_.table, pipeline_->results(), gone_);
-    pipeline_->results().clear();
+    std::vector<PageResult>().swap(pipeline_->results());  // Of a first epoch it is large.
   };
   absl::StatusOr<PreparedIndex> prepared;
+  if (pipeline_->stored().size() >= kIngestEntries) {
+    INCR_RETURN_IF_ERROR(CheckRoom(store_->view_->paths.db, IndexBytes(pipeline_->stored().size())));
+  }
   if (pipeline_->stored().size() < kIngestEntries) {
     // To wake another thread would take longer.
     finish();
@@ -242,7 +245,8 @@ absl::Status EpochWriterImpl::WriteEpoch(EpochEnvelope& envelope, absl::string_v
     envelope.depth = parent.depth + 1;
     envelope.chain_bytes = parent.chain_bytes + manifest.size();
   }
-  const uint64_t index_bytes = pipeline_->stored().size() * (kPageIdBytes + kLocationBytes + 16);
+  // A sorted file is there already.
+  const uint64_t index_bytes = prepared_.file == nullptr ? IndexBytes(pipeline_->stored().size()) : 0;
   INCR_RETURN_IF_ERROR(
       CheckRoom(store_->view_->paths.db, index_bytes + manifest.size() + image.size()));
   store_->known_->NoteNew(pipeline_->stored());

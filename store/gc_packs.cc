@@ -21,7 +21,7 @@
 namespace incr {
 namespace {
 
-// Bodies entered at their new place at once: fewer than would be ingested as a table of their own.
+// So many bodies, or a segment more, are entered at their new place at once.
 constexpr size_t kMoveBodies = kIngestEntries - 1;
 // What a body costs in a pack besides its bytes: its entry and its part of header and padding.
 constexpr uint64_t kBodyOverhead = kSegmentEntryBytes + 1;

@@ -48,13 +48,16 @@ class StoreSink : public ExportSink {
   std::unique_ptr<EpochImporter> importer_;
 };
 
+absl::Status CheckNotStopped(const ImportOptions& options) {
+  if (!options.stopped || !options.stopped()) return absl::OkStatus();
+  return absl::CancelledError(absl::StrCat("import of ", options.name, " was stopped; the store is as it was"));
+}
+
 // A pipe may give nothing for ever.
 absl::Status AwaitInput(int fd, const ImportOptions& options) {
   constexpr int kPauseMs = 100;
   while (options.stopped) {
-    if (options.stopped()) {
-      return absl::CancelledError(absl::StrCat("import of ", options.name, " was stopped; the store is as it was"));
-    }
+    INCR_RETURN_IF_ERROR(CheckNotStopped(options));
     struct pollfd input = {fd, POLLIN, 0};
     const int n = ::poll(&input, 1, kPauseMs);
     if (n > 0) break;  // Or the end, or an error: the read will tell.
@@ -78,6 +81,7 @@ absl::StatusOr<ImportResult> ImportEpochs(Store* store, int fd, const ImportOpti
   const absl::Status parsed = ParseExport(read, &sink);
   if (absl::IsCancelled(parsed)) return parsed;
   if (!parsed.ok()) return Annotate(parsed, options.name);
+  INCR_RETURN_IF_ERROR(CheckNotStopped(options));
   INCR_ASSIGN_OR_RETURN(ImportResult result, sink.Commit());
   result.bytes = bytes;
   return result;

@@ -131,14 +131,28 @@ absl::Status Copy(FileIo io, const fs::path& from, const fs::path& to) {
   return CopyReadable(io, from, to);
 }
 
-absl::Status CopyFiles(FileIo io, const std::string& path, const std::string& copy) {
+// The entries of a directory; none if it is not there. An error is no damage: what is left out of a salvage is lost.
+absl::StatusOr<std::vector<fs::path>> ListDirectory(const std::string& path) {
+  std::vector<fs::path> entries;
   std::error_code error;
+  fs::directory_iterator entry(path, error);
+  if (error == std::errc::no_such_file_or_directory) return entries;
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) entries.push_back(entry->path());
+  if (error) return ErrnoStatus(error.value(), absl::StrCat("readdir(", path, ")"));
+  return entries;
+}
+
+absl::Status CopyFiles(FileIo io, const std::string& path, const std::string& copy) {
   INCR_RETURN_IF_ERROR(io.MakeDirectory(copy));
+  INCR_ASSIGN_OR_RETURN(const std::vector<fs::path> files, ListDirectory(path));
   bool any = false;
-  for (const fs::directory_entry& file : fs::directory_iterator(path, error)) {
-    if (!file.is_regular_file(error) || file.is_symlink(error)) continue;
-    any |= file.path().extension() == ".sst" || file.path().extension() == ".log";
-    INCR_RETURN_IF_ERROR(Copy(io, file.path(), fs::path(copy) / file.path().filename()));
+  for (const fs::path& file : files) {
+    std::error_code error;
+    const fs::file_status is = fs::symlink_status(file, error);
+    if (error) return ErrnoStatus(error.value(), absl::StrCat("lstat(", file.string(), ")"));
+    if (!fs::is_regular_file(is)) continue;
+    any |= file.extension() == ".sst" || file.extension() == ".log";
+    INCR_RETURN_IF_ERROR(Copy(io, file, fs::path(copy) / file.filename()));
   }
   if (any) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(path, " has no files of a database"));
@@ -158,14 +172,15 @@ absl::Status AddTableFiles(FileIo io, const std::string& copy) {
     INCR_RETURN_IF_ERROR(db->Write(batch, /*sync=*/false));
     INCR_RETURN_IF_ERROR(db->Compact());
   }
-  std::error_code error;
+  INCR_ASSIGN_OR_RETURN(const std::vector<fs::path> copied, ListDirectory(copy));
+  INCR_ASSIGN_OR_RETURN(const std::vector<fs::path> made, ListDirectory(seed));
   uint64_t last = 0, number;
-  for (const fs::directory_entry& file : fs::directory_iterator(copy, error)) {
-    if (absl::SimpleAtoi(file.path().stem().string(), &number)) last = std::max(last, number);
+  for (const fs::path& file : copied) {
+    if (absl::SimpleAtoi(file.stem().string(), &number)) last = std::max(last, number);
   }
-  for (const fs::directory_entry& file : fs::directory_iterator(seed, error)) {
-    if (file.path().extension() != ".sst") continue;
-    INCR_RETURN_IF_ERROR(io.Rename(file.path(), absl::StrCat(copy, "/", absl::Dec(++last, absl::kZeroPad6), ".sst")));
+  for (const fs::path& file : made) {
+    if (file.extension() != ".sst") continue;
+    INCR_RETURN_IF_ERROR(io.Rename(file, absl::StrCat(copy, "/", absl::Dec(++last, absl::kZeroPad6), ".sst")));
   }
   return io.RemoveTree(seed);
 }
@@ -176,12 +191,12 @@ absl::Status SetAsideTablesWithoutProperties(FileIo io, const std::string& copy)
   const std::unique_ptr<rocksdb::Env> env = NewRocksEnv(io);
   rocksdb::Options options;
   options.env = env.get();
-  std::error_code error;
+  INCR_ASSIGN_OR_RETURN(const std::vector<fs::path> files, ListDirectory(copy));
   std::vector<fs::path> bad;
-  for (const fs::directory_entry& file : fs::directory_iterator(copy, error)) {
-    if (file.path().extension() != ".sst") continue;
+  for (const fs::path& file : files) {
+    if (file.extension() != ".sst") continue;
     rocksdb::SstFileReader reader(options);
-    if (reader.Open(file.path()).ok() && reader.GetTableProperties() == nullptr) bad.push_back(file.path());
+    if (reader.Open(file).ok() && reader.GetTableProperties() == nullptr) bad.push_back(file);
   }
   if (!bad.empty()) INCR_RETURN_IF_ERROR(io.MakeDirectory(copy + "/lost"));
   for (const fs::path& file : bad) {
@@ -198,9 +213,9 @@ absl::Status RemoveSeeds(KvDb& db) {
 
 // What RocksDB's repair gave up, as far as its readable rows are not in `db` already.
 absl::Status TakeFromLostFiles(FileIo io, const std::string& copy, KvDb& db) {
-  std::error_code error;
-  for (const fs::directory_entry& file : fs::directory_iterator(fs::path(copy) / "lost", error)) {
-    if (file.path().extension() != ".sst") continue;
+  INCR_ASSIGN_OR_RETURN(const std::vector<fs::path> files, ListDirectory(copy + "/lost"));
+  for (const fs::path& file : files) {
+    if (file.extension() != ".sst") continue;
     KvBatch batch;
     const auto flush = [&] {
       const absl::Status status = batch.puts().empty() ? absl::OkStatus() : db.Write(batch, /*sync=*/false);
@@ -209,7 +224,7 @@ absl::Status TakeFromLostFiles(FileIo io, const std::string& copy, KvDb& db) {
     };
     absl::Status full;
     const absl::Status read =
-        ReadTableFile(file.path(), [&](KvTable table, absl::string_view key, absl::string_view value) {
+        ReadTableFile(file, [&](KvTable table, absl::string_view key, absl::string_view value) {
           if (table == KvTable::kPages || db.Get(table, key).ok()) return absl::OkStatus();
           batch.Add(table, std::string(key), std::string(value));
           if (batch.bytes() > (4u << 20)) full = flush();

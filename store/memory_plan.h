@@ -7,7 +7,8 @@
 //                   ├─ 1/4 RocksDB's blocks, indexes and Bloom filters, and they only
 //                   └─ what is left: known ids
 //
-// Not in it: the page tables of the jobs being tracked, 32 bytes a page (an epoch is resolved against its parent's).
+// Not in it: the page tables of the jobs being tracked, 32 bytes a page (an epoch is resolved against its parent's), and
+// 8 MiB for each further job that writes at the same time.
 // Pure.
 #ifndef INCR_CKPT_STORE_MEMORY_PLAN_H_
 #define INCR_CKPT_STORE_MEMORY_PLAN_H_

@@ -55,7 +55,7 @@ absl::Status FindByScan(const KvDb& db, absl::Span<const PageId> ids,
         const PageId id = DecodePageId(key.data());
         while (next < ids.size() && ids[next] < id) ++next;
         for (; next < ids.size() && ids[next] == id; ++next) {
-          INCR_ASSIGN_OR_RETURN(const PageLocation location, DecodeLocation(value));
+          INCR_ASSIGN_OR_RETURN(const PageLocation location, DecodeLocationOf(id, value));
           INCR_RETURN_IF_ERROR(found(next, location));
         }
         return next < ids.size() ? absl::OkStatus() : absl::CancelledError();

@@ -130,13 +130,14 @@ class Repair {
     return KvDb::Open(paths_.db, mode, {io_});
   }
 
-  // Verify has found the database's log whole, so that what it has counted can be believed.
+  // Verify has found the database's log whole, or failed to read it: what it has counted is believed only if all of it
+  // can be read.
   absl::Status RenewCommits() {
     result_.database = "whole";
     Say(absl::StrCat("the count of commits (", paths_.commits, ") is damaged: ",
                      options_.dry_run ? "it would be" : "it was", " made anew from the database's"));
     if (options_.dry_run) return absl::OkStatus();
-    INCR_ASSIGN_OR_RETURN(const std::unique_ptr<KvDb> db, OpenReadOnly(KvDb::Mode::kReadOnly));
+    INCR_ASSIGN_OR_RETURN(const std::unique_ptr<KvDb> db, OpenReadOnly(KvDb::Mode::kReadOnlyWhole));
     INCR_ASSIGN_OR_RETURN(const uint64_t count, CommitCount(*db));
     return CommitFile::Renew(paths_.commits, count, io_);
   }

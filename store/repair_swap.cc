@@ -110,6 +110,8 @@ absl::StatusOr<std::string> FinishSwap(const StorePaths& store) {
   INCR_RETURN_IF_ERROR(io.SyncDirectory(store.root));
   // The ready file last: until then all of this can be done again.
   INCR_RETURN_IF_ERROR(io.Unlink(repair.ready));
+  // Nor must it come back: later a pack may have a damaged one's number.
+  INCR_RETURN_IF_ERROR(io.SyncDirectory(repair.tmp));
   // What is left of it now is removed by the next repair, if need be.
   (void)io.RemoveTree(repair.tmp);
   return ready.set_aside;

@@ -30,6 +30,8 @@ class StoreImpl;
 absl::Status CheckStoreJobName(absl::string_view job);
 // Room for records of so many bytes, and for RocksDB to get over a failed write.
 absl::Status CheckRoom(const std::string& path, uint64_t bytes);
+// What the index of so many new pages takes in the database, for CheckRoom.
+inline uint64_t IndexBytes(uint64_t pages) { return pages * (kPageIdBytes + kLocationBytes + 16); }
 // What the reading side would refuse must not become an epoch.
 absl::Status CheckReadable(const EpochEnvelope& envelope);
 

@@ -68,7 +68,7 @@ class Verifier {
       CheckScopedBodies();
     }
     CheckEpochs();
-    if (report_.epoch != 0 && report_.epochs == 0) {
+    if (report_.epoch != 0 && report_.epochs == 0 && report_.ok()) {
       return absl::NotFoundError(absl::StrCat("job ", options_.job, " has no epoch ", report_.epoch));
     }
     NameGonePacks();

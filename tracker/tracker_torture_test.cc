@@ -35,7 +35,9 @@ uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
 
 void SetKsm(const char* run) {
   const ScopedFd fd(::open("/sys/kernel/mm/ksm/run", O_WRONLY | O_CLOEXEC));
-  if (fd.ok()) EXPECT_EQ(::write(fd.get(), run, 1), 1);
+  if (fd.ok()) {
+    EXPECT_EQ(::write(fd.get(), run, 1), 1);
+  }
 }
 
 // Keeps the writers that ptrace does not stop from writing.

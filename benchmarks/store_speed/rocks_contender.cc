@@ -24,6 +24,7 @@
 #include "base/status.h"
 #include "benchmarks/store_speed/contender.h"
 #include "benchmarks/store_speed/hashing.h"
+#include "store/pack_format.h"
 
 namespace incr::store_speed {
 namespace {
@@ -35,12 +36,9 @@ absl::Status FromRocks(const rocksdb::Status& status) {
 }
 
 std::string KeyOf(const PageId& id) {
-  std::string key(16, '\0');
-  for (int i = 0; i < 8; ++i) {
-    key[i] = static_cast<char>(id.high >> (56 - 8 * i));
-    key[8 + i] = static_cast<char>(id.low >> (56 - 8 * i));
-  }
-  return key;
+  char key[kPageIdBytes];
+  EncodePageId(id, key);
+  return std::string(key, sizeof key);
 }
 
 rocksdb::Options OptionsFor(RocksVariant variant) {

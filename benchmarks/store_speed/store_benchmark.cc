@@ -158,9 +158,7 @@ absl::Status MeasureOnly(const Options& options, const Workload& workload) {
   return absl::OkStatus();
 }
 
-std::string Header(const Options& options, RocksVariant variant) {
-  std::string load;
-  std::getline(std::ifstream("/proc/loadavg"), load);
+std::string Header(const Options& options, RocksVariant variant, const std::string& load) {
   return absl::StrFormat(
       "# Store: its speed\n\n`benchmarks/store_benchmark`, %s UTC, %u cores, load before it %s; medians of %d rounds, contenders taking "
       "turns; each epoch durable before the next.\nGiB/s are of pages handed over, whatever becomes of them; payload: the new bodies, "
@@ -174,7 +172,8 @@ absl::Status RunAll(const Options& options) {
   std::vector<Trial> trials;
   std::vector<Figures> all;
   RocksVariant best = RocksVariant::kFlush;
-  std::string header;
+  std::string header, load;
+  std::getline(std::ifstream("/proc/loadavg"), load);
   for (const std::string& kind : std::vector<std::string>(absl::StrSplit(options.data, ','))) {
     INCR_ASSIGN_OR_RETURN(const Workload workload, MakeWorkload(options, kind));
     if (!options.only.empty()) {
@@ -192,7 +191,7 @@ absl::Status RunAll(const Options& options) {
         best = variant;
       }
     }
-    if (header.empty()) header = Header(options, best);
+    if (header.empty()) header = Header(options, best, load);
     INCR_ASSIGN_OR_RETURN(Figures figures, MeasureWorkload(options, best, workload));
     all.push_back(std::move(figures));
     // Written after each, that an interrupted run leaves what it has.
