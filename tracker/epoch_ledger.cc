@@ -33,11 +33,14 @@ TakenPages EpochLedger::TakeFrozen(PageSet written, PageSet content, const PageS
   unaccounted.Remove(accounted);
   written.Add(unaccounted);
   if (!again_.empty()) written.Add(again_.Intersect(content));
+  if (!lost_.empty()) written.Add(lost_.Intersect(content));
   if (!handed_.empty()) written.Add(handed_.Intersect(compared));
   if (!excluded.empty()) written.Remove(excluded);
   again_.Clear();
+  lost_.Clear();
   taken.gone = std::move(accounted);
   taken.gone.Remove(content);
+  gone_ = taken.gone;
   handed_.Add(written);
   // Whether one of these was written has been read, destructively, and what was owed of them is forgotten
   // above: if this epoch fails they are in doubt like those that were copied.
@@ -55,11 +58,14 @@ void EpochLedger::EpochDurable() {
   known_ = std::move(content_);
   content_.Clear();
   handed_.Clear();
+  gone_.Clear();
 }
 
 void EpochLedger::EpochFailed() {
   frozen_taken_ = false;
   content_.Clear();
+  lost_.Add(gone_);
+  gone_.Clear();
   again_.Add(handed_);
   handed_.Clear();
 }

@@ -4,6 +4,7 @@
 //   known    pages of the last durable epoch's table (or a few more)
 //   handed   given to the caller since then; in doubt until the epoch is durable
 //   again    owed: of a failed epoch, or put back
+//   lost     gone in a failed epoch: owed as well, should it have content after all
 //   content  what the target's pages are at the freeze, said by the tracker
 //
 // The net under every tracker: a page that has content at the freeze and is neither known nor
@@ -49,6 +50,8 @@ class EpochLedger {
   PageSet known_;
   PageSet handed_;
   PageSet again_;
+  PageSet lost_;
+  PageSet gone_;  // at the last TakeFrozen
   PageSet excluded_;
   PageSet content_;  // at the last TakeFrozen
   bool frozen_taken_ = false;

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -345,6 +346,9 @@ TakenPages TrackerRig::Epoch(const EpochOptions& options) {
   return all;
 }
 
+// The first bytes.
+static std::string Hex(const std::string& page) { return absl::BytesToHexString(page.substr(0, 16)); }
+
 void TrackerRig::CheckAgainstTruth(const MemoryMap& map, const Image& image, bool deep) {
   const Truth truth(*process_);
   size_t of_image_seen = 0;
@@ -408,7 +412,8 @@ void TrackerRig::CheckAgainstTruth(const MemoryMap& map, const Image& image, boo
                     << std::hex << page << " of " << mapping.start << "-" << mapping.end << " \""
                     << mapping.name << "\" " << (mapping.shared ? "shared" : "private") << " prot "
                     << mapping.prot << " offset " << mapping.offset << " file size "
-                    << facts.st_size << " entry=" << truth.Entry(page) << " own=" << own[page - mapping.pages().first];
+                    << facts.st_size << " entry=" << truth.Entry(page) << " own=" << own[page - mapping.pages().first]
+                    << " saved " << Hex(saved == image.end() ? background : saved->second) << " is " << Hex(is);
     }
   }
   EXPECT_EQ(of_image_seen, image.size()) << "pages saved where nothing is mapped";
