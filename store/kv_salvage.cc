@@ -185,26 +185,6 @@ absl::Status AddTableFiles(FileIo io, const std::string& copy) {
   return io.RemoveTree(seed);
 }
 
-// RocksDB's repair (7.8.3) follows a null pointer where a file opens but its properties cannot be read: out of its
-// way, to where it puts what it gives up itself.
-absl::Status SetAsideTablesWithoutProperties(FileIo io, const std::string& copy) {
-  const std::unique_ptr<rocksdb::Env> env = NewRocksEnv(io);
-  rocksdb::Options options;
-  options.env = env.get();
-  INCR_ASSIGN_OR_RETURN(const std::vector<fs::path> files, ListDirectory(copy));
-  std::vector<fs::path> bad;
-  for (const fs::path& file : files) {
-    if (file.extension() != ".sst") continue;
-    rocksdb::SstFileReader reader(options);
-    if (reader.Open(file).ok() && reader.GetTableProperties() == nullptr) bad.push_back(file);
-  }
-  if (!bad.empty()) INCR_RETURN_IF_ERROR(io.MakeDirectory(copy + "/lost"));
-  for (const fs::path& file : bad) {
-    INCR_RETURN_IF_ERROR(io.Rename(file, copy + "/lost/" + file.filename().string()));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status RemoveSeeds(KvDb& db) {
   KvBatch batch;
   for (int i = 0; i < kKvTables; ++i) batch.Delete(static_cast<KvTable>(i), std::string(kSeed));
@@ -249,7 +229,7 @@ absl::Status ReadTableFile(
   const rocksdb::Status opened = reader.Open(path);
   if (!opened.ok()) return absl::DataLossError(absl::StrCat(path, ": ", opened.ToString()));
   const std::shared_ptr<const rocksdb::TableProperties> properties = reader.GetTableProperties();
-  if (properties == nullptr) return absl::DataLossError(absl::StrCat(path, ": its properties cannot be read"));
+  if (properties == nullptr) return absl::DataLossError(absl::StrCat(path, ": it has no properties"));
   const std::optional<KvTable> table = TableNamed(properties->column_family_name);
   if (!table.has_value()) return absl::DataLossError(absl::StrCat(path, ": of no table of ours"));
   std::unique_ptr<rocksdb::Iterator> it(reader.NewIterator(rocksdb::ReadOptions()));
@@ -271,7 +251,6 @@ absl::StatusOr<std::unique_ptr<KvDb>> SalvageDatabase(const std::string& path, c
                                                       FileIo io) {
   INCR_RETURN_IF_ERROR(CopyFiles(io, path, copy));
   INCR_RETURN_IF_ERROR(AddTableFiles(io, copy));
-  INCR_RETURN_IF_ERROR(SetAsideTablesWithoutProperties(io, copy));
   INCR_RETURN_IF_ERROR(KvDb::Repair(copy, io));
   INCR_ASSIGN_OR_RETURN(std::unique_ptr<KvDb> db, KvDb::Open(copy, KvDb::Mode::kCreate, {io}));
   INCR_RETURN_IF_ERROR(RemoveSeeds(*db));

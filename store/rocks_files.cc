@@ -9,7 +9,9 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "store/table_file_check.h"
 
 namespace incr {
 namespace {
@@ -204,6 +206,8 @@ class RocksFiles : public rocksdb::FileSystemWrapper {
     if (status.ok() && faults_ != nullptr) {
       result->reset(new FaultyRandom(std::move(*result), faults_, path));
     }
+    if (status.ok() && absl::EndsWith(path, ".sst")) status = CheckTable(path, options, **result, debug);
+    if (!status.ok()) result->reset();
     return status;
   }
   IOStatus NewDirectory(const std::string& path, const IOOptions& options,
@@ -259,6 +263,23 @@ class RocksFiles : public rocksdb::FileSystemWrapper {
   }
 
  private:
+  IOStatus CheckTable(const std::string& path, const FileOptions& options, const rocksdb::FSRandomAccessFile& file,
+                      IODebugContext* debug) {
+    uint64_t size = 0;
+    IOStatus status = target()->GetFileSize(path, options.io_options, &size, debug);
+    if (!status.ok()) return status;
+    const absl::Status checked =
+        CheckTableFile(size, [&](uint64_t offset, size_t bytes) -> absl::StatusOr<std::string> {
+          std::string buffer(bytes, '\0');
+          Slice read;
+          status = file.Read(offset, bytes, options.io_options, &read, buffer.data(), debug);
+          if (!status.ok()) return absl::UnavailableError("");
+          return std::string(read.data(), read.size());
+        });
+    if (!status.ok() || checked.ok()) return status;
+    return IOStatus::Corruption(path, std::string(checked.message()));
+  }
+
   template <typename Open>
   IOStatus Writable(const std::string& path, std::unique_ptr<rocksdb::FSWritableFile>* result,
                     Open open) {
