@@ -7,9 +7,15 @@
 #include <system_error>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/signals_blocked.h"
 
 namespace incr {
+namespace {
+
+constexpr int64_t kSpinUs = 200;
+
+}  // namespace
 
 ParallelFor::ParallelFor(int helpers) : helpers_(helpers) {}
 
@@ -39,8 +45,16 @@ void ParallelFor::Start() {
   }
 }
 
+// One that is woken on the caller's CPU would take turns with it, although others are idle.
+void ParallelFor::KeepOff(int cpu) {
+  if (cpu == kept_off_) return;
+  kept_off_ = cpu;
+  for (std::thread& thread : threads_) placement_.NotOn(cpu, thread.native_handle());
+}
+
 void ParallelFor::Run(size_t count, absl::FunctionRef<void(size_t)> work) {
   if (threads_.empty() && count > 1) Start();
+  if (count > 1) KeepOff(::sched_getcpu());
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     next_ = 0;
@@ -51,8 +65,13 @@ void ParallelFor::Run(size_t count, absl::FunctionRef<void(size_t)> work) {
   }
   if (count > 1) wake_.notify_all();
   WorkOff(work);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    work_ = nullptr;  // Who wakes up only now finds nothing.
+  }
+  // The others are at their last piece. Who sleeps meanwhile gets the CPU back when others are done with it.
+  for (const Stopwatch watch; busy_ != 0 && watch.elapsed_us() < kSpinUs;) __builtin_ia32_pause();
   std::unique_lock<std::mutex> lock(mutex_);
-  work_ = nullptr;  // Who wakes up only now finds nothing.
   idle_.wait(lock, [this] { return busy_ == 0; });
 }
 

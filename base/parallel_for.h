@@ -1,7 +1,7 @@
 // parallel_for.h — a few threads that wait for work of the kind "do this for 0 to n-1".
 //
-// The caller works too. The others sleep in between and take no signals: those are the process's own
-// business. Run() is for one thread at a time.
+// The caller works too. The others sleep in between, keep off the caller's CPU, and take no signals: those are the
+// process's own business. Run() is for one thread at a time.
 #ifndef INCR_CKPT_BASE_PARALLEL_FOR_H_
 #define INCR_CKPT_BASE_PARALLEL_FOR_H_
 
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "base/cpu_placement.h"
 
 namespace incr {
 
@@ -35,16 +36,19 @@ class ParallelFor {
 
  private:
   void Start();
+  void KeepOff(int cpu);
   void Help();
   void WorkOff(absl::FunctionRef<void(size_t)> work);
 
   const int helpers_;
+  const CpuPlacement placement_;
+  int kept_off_ = -1;  // this CPU
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable wake_, idle_;
   const absl::FunctionRef<void(size_t)>* work_ = nullptr;
   uint64_t round_ = 0;
-  int busy_ = 0;  // helpers in this round's work
+  std::atomic<int> busy_{0};  // helpers in this round's work; grows under the mutex only
   bool stop_ = false;
   size_t count_ = 0;
   int nice_ = 0;  // of this round's caller

@@ -1,5 +1,6 @@
 #include "base/parallel_for.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -36,6 +37,33 @@ TEST(ParallelForTest, OthersHelp) {
     threads.insert(gettid());
   });
   EXPECT_EQ(threads.size(), 3u);
+}
+
+TEST(ParallelForTest, HelpersKeepOffTheCallersCpu) {
+  cpu_set_t all;
+  ASSERT_EQ(sched_getaffinity(0, sizeof all, &all), 0);
+  if (CPU_COUNT(&all) < 2) GTEST_SKIP() << "one CPU";
+  const pid_t self = gettid();
+  ParallelFor pool(2);
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &all)) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+    std::atomic<int> beside{0}, wrong{0};
+    pool.Run(30, [&](size_t) {
+      usleep(1000);
+      if (gettid() == self) return;
+      ++beside;
+      cpu_set_t mine;
+      sched_getaffinity(0, sizeof mine, &mine);
+      wrong += CPU_ISSET(cpu, &mine) || CPU_COUNT(&mine) != CPU_COUNT(&all) - 1;
+    });
+    EXPECT_GT(beside, 0);
+    EXPECT_EQ(wrong, 0);
+  }
+  ASSERT_EQ(sched_setaffinity(0, sizeof all, &all), 0);
 }
 
 TEST(ParallelForTest, HelpersTakeNoSignals) {

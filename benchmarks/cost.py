@@ -16,7 +16,8 @@ pages that tracking has left protected would be charged to the untracked slice.)
   hundred   1 GiB, 0.1 % of the pages a second, 100 epochs a second       bar: loses <= 10 %; then, alone and
             for a minute, --interval 0.01:                                bar: every epoch durable
 
-The processes have the last CPU, daemon, agent and this script the others (--no-pin: the scheduler decides). The
+The processes have the last CPU and this script the others; daemon and agent may use all, as a user's would (--apart: the
+others only, so that the CPU of the frozen process idles; --no-pin: the scheduler decides everything). The
 interval is where 95 % of the results lie that as many rounds, drawn again from these, would give. Writes cost.md and cost.json to
 benchmarks/results/. Needs root and a quiet machine.
 """
@@ -229,6 +230,7 @@ def parse():
     parser.add_argument("--minute-s", type=float, default=60, help="how long a minute is")
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--no-pin", dest="pin", action="store_false")
+    parser.add_argument("--apart", action="store_true", help="daemon and agent keep off the processes' CPU")
     parser.add_argument("--tracker", help="default: the one that incr-ckpt chooses")
     parser.add_argument("--dir", help="where stores go (default: a temporary folder)")
     parser.add_argument("--name", default="cost", help="of the results")
@@ -240,16 +242,18 @@ def main():
     check_ready()
     count = os.cpu_count()
     pin = arguments.pin and count > 1
-    cpus = ({count - 1}, set(range(count - 1))) if pin else (None, None)
+    others = set(range(count - 1))
+    cpus = ({count - 1}, others if arguments.apart else set(range(count))) if pin else (None, None)
     if pin:
-        os.sched_setaffinity(0, cpus[1])
+        os.sched_setaffinity(0, others)
     with Target(64, 0) as idle:
         bare = bare_costs(idle.pid)
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
         arguments.dir = folder
         measured = [run_case(case, arguments, cpus) for case in CASES if arguments.case in (case.name, "all")]
     result = {"machine": machine(), "version": version(), "bare_us": bare, "cases": measured,
-              "placement": ("the target on one CPU, daemon and agent on the others" if pin else "not pinned") +
+              "placement": (("the target on one CPU, daemon and agent on " + ("the others" if arguments.apart else "any"))
+                            if pin else "not pinned") +
               (f"; tracker {arguments.tracker}" if arguments.tracker else "")}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / arguments.name

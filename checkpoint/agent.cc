@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
+#include "base/cpu_placement.h"
 #include "base/scoped_fd.h"
 #include "base/status.h"
 #include "checkpoint/agent_channel.h"
@@ -46,7 +47,7 @@ class Agent {
   absl::StatusOr<ScopedFd> Attach(const pb::AgentRequest& request);
   absl::Status Freeze(const pb::AgentRequest& request);
   absl::Status Capture(const pb::AgentRequest& request, const InjectionPlan& plan);
-  absl::Status ThawAndReport();
+  absl::Status ThawAndReport(int session_cpu);
   absl::Status ConfirmLasting();
   absl::Status Thaw();
 
@@ -59,6 +60,7 @@ class Agent {
   absl::Status captured_;
   int64_t frozen_us_ = 0;
   bool gave_up_ = false;
+  const CpuPlacement placement_;
   RemoteAddr scratch_;
   bool deleted_files_ = false;
 };
@@ -94,7 +96,7 @@ absl::Status Agent::Handle(const pb::AgentRequest& request) {
     case pb::AgentRequest::KEEP_FROZEN:
       return absl::OkStatus();
     case pb::AgentRequest::THAW:
-      return ThawAndReport();
+      return ThawAndReport(request.cpu());
     default:
       return Reply(absl::InvalidArgumentError("unknown agent operation"));
   }
@@ -133,7 +135,9 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
   image_ = pb::Image();
   captured_ = absl::OkStatus();
   scratch_ = RemoteAddr();
-  // All that can be done before the target stands still is done before.
+  // All that can be done before the target stands still is done before, and on the CPU of the session, which waits:
+  // the others may be the target's.
+  placement_.OnlyOn(request.cpu());
   InjectionPlan plan{.scratch = RemoteAddr(request.scratch())};
   if (!request.bare()) {
     deleted_files_ = request.deleted_files();
@@ -142,6 +146,9 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
     lasting_ = *std::move(lasting);
     if (auto found = FindSyscallInstruction(*target_); found.ok()) plan.syscall = *found;
   }
+  // From here on this process and the session both work, and the target leaves a CPU idle.
+  const int target_cpu = LastCpuOf(*target_);
+  if (target_cpu == request.cpu() || !placement_.OnlyOn(target_cpu)) placement_.NotOn(request.cpu());
   auto frozen = FrozenProcess::Freeze(*target_);
   if (!frozen.ok()) {
     INCR_RETURN_IF_ERROR(Reply(frozen.status()));
@@ -183,9 +190,10 @@ absl::Status Agent::Capture(const pb::AgentRequest& request, const InjectionPlan
 }
 
 // What need not happen in the freeze happens when the target is running again.
-absl::Status Agent::ThawAndReport() {
+absl::Status Agent::ThawAndReport(int session_cpu) {
   pb::AgentReply reply;
   reply.set_held(frozen_.has_value());
+  placement_.OnlyOn(session_cpu);  // Before the target wants its own again: it might not let us go.
   absl::Status status = Thaw();
   if (gave_up_) {
     status = absl::DeadlineExceededError(
@@ -229,6 +237,7 @@ int RunAgent(int socket_fd) {
   ::signal(SIGALRM, SIG_DFL);  // ends us; see Freeze()
   // On a busy machine the target stands still for as long as this process waits for a CPU.
   (void)::setpriority(PRIO_PROCESS, 0, kUrgentNice);
+  ::prctl(PR_SET_TIMERSLACK, 1);  // For short waits (Backoff).
   return Agent(socket_fd).Run();
 }
 

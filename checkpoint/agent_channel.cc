@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -80,10 +81,11 @@ absl::Status SendMessage(int socket, const google::protobuf::MessageLite& messag
   }
   uint32_t length = bytes.size();
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  iovec iov{&length, sizeof length};
+  // In one call: the other side wakes up once, and finds all of it.
+  iovec iov[] = {{&length, sizeof length}, {bytes.data(), bytes.size()}};
   msghdr header{};
-  header.msg_iov = &iov;
-  header.msg_iovlen = 1;
+  header.msg_iov = iov;
+  header.msg_iovlen = 2;
   if (attached_fd >= 0) {
     header.msg_control = control;
     header.msg_controllen = sizeof control;
@@ -98,10 +100,11 @@ absl::Status SendMessage(int socket, const google::protobuf::MessageLite& messag
     n = ::sendmsg(socket, &header, MSG_NOSIGNAL);
   } while (n < 0 && errno == EINTR);
   if (n < 0) return absl::UnavailableError("the tracing agent's socket is closed");
-  const size_t sent = static_cast<size_t>(n);
+  const size_t of_length = std::min<size_t>(n, sizeof length);
+  const size_t of_bytes = n - of_length;
   INCR_RETURN_IF_ERROR(
-      SendAll(socket, reinterpret_cast<char*>(&length) + sent, sizeof length - sent));
-  return SendAll(socket, bytes.data(), bytes.size());
+      SendAll(socket, reinterpret_cast<char*>(&length) + of_length, sizeof length - of_length));
+  return SendAll(socket, bytes.data() + of_bytes, bytes.size() - of_bytes);
 }
 
 bool StayAwake(int socket, int64_t us) {

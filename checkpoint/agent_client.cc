@@ -93,6 +93,7 @@ void AgentClient::Close() {
 absl::Status AgentClient::Send(pb::AgentRequest::Operation operation) {
   pb::AgentRequest request;
   request.set_operation(operation);
+  request.set_cpu(::sched_getcpu());
   return SendMessage(socket_.get(), request);
 }
 
@@ -145,6 +146,7 @@ absl::StatusOr<ScopedFd> AgentClient::Attach(const ProcessHandle& target,
 absl::Status AgentClient::Freeze(const FreezeOptions& options) {
   pb::AgentRequest request;
   request.set_operation(pb::AgentRequest::FREEZE);
+  request.set_cpu(::sched_getcpu());
   request.set_bare(options.bare);
   request.set_allow_unsupported(options.allow_unsupported);
   request.set_deleted_files(options.deleted_files);

@@ -4,6 +4,7 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -164,6 +165,16 @@ absl::Status ProcessHandle::SendSignal(int signal) const {
     return ErrnoStatus(absl::StrCat("pidfd_send_signal(", pid_, ", ", signal, ")"));
   }
   return absl::OkStatus();
+}
+
+int LastCpuOf(const ProcessHandle& process) {
+  const absl::StatusOr<std::string> text = ReadProc(process.pid(), "stat");
+  if (!text.ok()) return -1;
+  const absl::StatusOr<Stat> stat = ParseStat(*text, process.ProcPath("stat"));
+  if (!stat.ok()) return -1;
+  const uint64_t policy = stat->number(41);
+  const bool shares = policy == SCHED_OTHER || policy == SCHED_BATCH || policy == SCHED_IDLE;
+  return shares ? static_cast<int>(stat->number(39)) : -1;
 }
 
 absl::StatusOr<ProcessFacts> ReadProcessFacts(const ProcessHandle& process) {

@@ -74,6 +74,10 @@ struct ProcessFacts {
 };
 absl::StatusOr<ProcessFacts> ReadProcessFacts(const ProcessHandle& process);
 
+// The CPU that its first thread used last; -1: not known, or the thread is of a real-time policy and may not let
+// anybody else have it.
+int LastCpuOf(const ProcessHandle& process);
+
 // Ids of its threads now, in task order, which is by age; none if it is gone.
 absl::StatusOr<std::vector<pid_t>> ListThreads(const ProcessHandle& process);
 

@@ -2,6 +2,7 @@
 
 #include <elf.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -41,6 +42,28 @@ TEST(ProcessHandleTest, NoSuchProcessIsNotFound) {
     const auto handle = ProcessHandle::Open(pid);
     EXPECT_TRUE(absl::IsNotFound(handle.status())) << pid << ": " << handle.status();
   }
+}
+
+TEST(ProcessHandleTest, LastCpuIsWhereItRanUnlessItIsOfARealTimePolicy) {
+  TestChild child = TestChild::Fork([] {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    sched_setaffinity(0, sizeof one, &one);
+    Say(absl::StrCat(sched_getcpu()));
+    AwaitLine();
+    const sched_param lowest{.sched_priority = 1};
+    Say(sched_setscheduler(0, SCHED_FIFO, &lowest) == 0 ? "real-time" : "refused");
+    AwaitLine();
+  });
+  EXPECT_EQ(LastCpuOf(child.handle()), ToPid(child.ReadLine()));
+  child.WriteLine("");
+  if (child.ReadLine() == "real-time") {
+    EXPECT_EQ(LastCpuOf(child.handle()), -1);
+  }
+  child.WriteLine("");
+  child.Wait();
+  EXPECT_EQ(LastCpuOf(child.handle()), -1);
 }
 
 TEST(ProcessHandleTest, ThreadIdIsNoProcess) {
