@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/fault_point.h"
+#include "store/page_index.h"
 #include "store/test_pages.h"
 
 namespace incr {
@@ -90,6 +91,23 @@ TEST_F(StoreTest, WhatWasCommittedReadsBack) {
   ASSERT_TRUE(again.ok());
   EXPECT_EQ(again->SerializeAsString(), committed->SerializeAsString());
   EXPECT_EQ(again->pid(), 71);
+}
+
+// The index of a large epoch comes into the database as a file of its own, into which RocksDB writes a sequence number once
+// there are others over the same keys.
+TEST_F(StoreTest, LargeEpochsFollowOneAnother) {
+  constexpr uint64_t kPages = kIngestEntries + 100;
+  std::vector<std::map<uint64_t, uint64_t>> epochs(4);
+  for (uint64_t epoch = 0; epoch < epochs.size(); ++epoch) {
+    for (uint64_t page = 0; page < kPages; ++page) epochs[epoch][page] = epoch * kPages + page + 1;
+    const auto record = Put(epoch, epochs[epoch]);
+    ASSERT_TRUE(record.ok()) << record.status();
+    EXPECT_EQ(record->stats().pages_stored(), kPages);
+  }
+  Reopen();
+  for (uint64_t epoch = 0; epoch < epochs.size(); ++epoch) {
+    EXPECT_EQ(Difference(*store_, "job", epoch + 1, Model(epochs[epoch])), "");
+  }
 }
 
 TEST_F(StoreTest, AnEpochMayBeEmpty) {

@@ -97,12 +97,14 @@ absl::Status CheckTableFile(uint64_t size,
     const uint32_t stored = GetLittle<uint32_t>(bytes.data() + at->size + 1);
     bytes.resize(at->size + 1);
     bool whole = BlockChecksum(bytes) == stored;
-    // A file that was ingested had its sequence number written into it afterwards, over eight zeros.
-    const size_t sequence = bytes.find(kSequence.data(), 0, kSequence.size());
-    if (!whole && sequence != std::string::npos && bytes.size() - sequence - kSequence.size() > 8) {
-      std::string before = bytes;
-      std::fill_n(before.begin() + sequence + kSequence.size(), 8, '\0');
-      whole = BlockChecksum(before) == stored;
+    if (!whole) {
+      // A file that was ingested had its sequence number written into it afterwards, over eight zeros.
+      const std::optional<absl::string_view> sequence = Find({bytes.data(), at->size}, kSequence);
+      if (sequence && sequence->size() == 8) {
+        std::string before = bytes;
+        std::fill_n(before.begin() + (sequence->data() - bytes.data()), 8, '\0');
+        whole = BlockChecksum(before) == stored;
+      }
     }
     if (!whole) return absl::DataLossError(absl::StrCat("damaged: its ", what, " have another checksum"));
     bytes.pop_back();
