@@ -148,7 +148,8 @@ absl::Status Agent::Freeze(const pb::AgentRequest& request) {
   }
   // From here on this process and the session both work, and the target leaves a CPU idle.
   const int target_cpu = LastCpuOf(*target_);
-  if (target_cpu == request.cpu() || !placement_.OnlyOn(target_cpu)) placement_.NotOn(request.cpu());
+  if (target_cpu != request.cpu()) placement_.OnlyOn(target_cpu);
+  placement_.NotOn(request.cpu());  // It stays there, unless somebody else takes that CPU away.
   auto frozen = FrozenProcess::Freeze(*target_);
   if (!frozen.ok()) {
     INCR_RETURN_IF_ERROR(Reply(frozen.status()));

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -239,6 +240,43 @@ TEST_P(SessionTest, APageStoppedBetweenItsFaultAndItsWriteIsTaken) {
     const absl::Status same = CompareWithOracle(*store_, "job", i, last);
     ASSERT_TRUE(same.ok()) << same;
   }
+}
+
+cpu_set_t CpusOf(pid_t pid) {
+  cpu_set_t cpus;
+  EXPECT_EQ(sched_getaffinity(pid, sizeof cpus, &cpus), 0);
+  return cpus;
+}
+
+// In the freeze both work; around it this one waits, and any other CPU may be the target's.
+TEST_P(SessionTest, TheAgentKeepsOffTheSessionsCpuInTheFreezeAndUsesItAfterwards) {
+  const cpu_set_t all = CpusOf(0);
+  if (CPU_COUNT(&all) < 2) GTEST_SKIP() << "one CPU";
+  auto target = StartChaos(1, 8);
+  SessionOptions options = Options();
+  int cpu = 0, seen = 0;
+  options.while_frozen = [&] {
+    const cpu_set_t agents = CpusOf(AgentBeside(*target));
+    EXPECT_FALSE(CPU_ISSET(cpu, &agents));
+    EXPECT_EQ(CPU_COUNT(&agents), CPU_COUNT(&all) - 1);
+    ++seen;
+  };
+  auto session = CheckpointSession::Start(store_.get(), target->pid(), options);
+  ASSERT_TRUE(session.ok()) << session.status();
+  int epochs = 0;
+  for (cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &all)) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+    EXPECT_EQ((*session)->TakeEpoch().status(), absl::OkStatus());
+    ++epochs;
+    const cpu_set_t agents = CpusOf(AgentBeside(*target));
+    EXPECT_TRUE(CPU_EQUAL(&agents, &one));
+  }
+  ASSERT_EQ(sched_setaffinity(0, sizeof all, &all), 0);
+  EXPECT_EQ(seen, epochs);
 }
 
 TEST_P(SessionTest, TargetThatExitedIsNotFoundAndCommitsNothing) {

@@ -92,7 +92,9 @@ absl::StatusOr<pb::ImportReply> ImportAnywhere(const std::string& store, int fd,
     }
     absl::StatusOr<pb::ImportReply> there = ImportThere(store, request);
     if (!absl::IsUnavailable(there.status())) return there;
-    if (StopOnSignal::stopped()) return absl::CancelledError(absl::StrCat("import of ", request.name(), " was stopped; the store is as it was"));
+    if (StopOnSignal::stopped()) {
+      return absl::CancelledError(absl::StrCat("import of ", request.name(), " was stopped; the store is as it was"));
+    }
     if (waited.elapsed_us() > kPatienceUs) return here;
   }
 }

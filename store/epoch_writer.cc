@@ -135,9 +135,6 @@ absl::StatusOr<ResolvedEpoch> EpochWriterImpl::FinishPages() {
     std::vector<PageResult>().swap(pipeline_->results());  // Of a first epoch it is large.
   };
   absl::StatusOr<PreparedIndex> prepared;
-  if (pipeline_->stored().size() >= kIngestEntries) {
-    INCR_RETURN_IF_ERROR(CheckRoom(store_->view_->paths.db, IndexBytes(pipeline_->stored().size())));
-  }
   if (pipeline_->stored().size() < kIngestEntries) {
     // To wake another thread would take longer.
     finish();
@@ -145,6 +142,7 @@ absl::StatusOr<ResolvedEpoch> EpochWriterImpl::FinishPages() {
     resolve();
     prepared = PrepareIndex(*store_->view_->db, pipeline_->stored());
   } else {
+    INCR_RETURN_IF_ERROR(CheckRoom(store_->view_->paths.db, IndexBytes(pipeline_->stored().size())));
     absl::BlockingCounter others(2);
     store_->workers_->RunNext([&] { resolve(), others.DecrementCount(); });
     store_->workers_->RunNext([&] { finish(), others.DecrementCount(); });

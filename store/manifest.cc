@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "store/byte_order.h"
+#include "store/varint.h"
 
 namespace incr {
 namespace {
@@ -16,14 +17,6 @@ constexpr size_t kIdBytes = 16;
 constexpr size_t kMinRunBytes = 3;  // three varints
 enum RunKind : uint64_t { kBodies = 0, kZeroPages = 1, kGone = 2 };
 static_assert(kBodies == 0 && kZeroPages == 1 && kGone == 2);
-
-void AppendVarint(std::string* out, uint64_t value) {
-  while (value >= 0x80) {
-    out->push_back(static_cast<char>(value | 0x80));
-    value >>= 7;
-  }
-  out->push_back(static_cast<char>(value));
-}
 
 class RunEncoder {
  public:
@@ -81,13 +74,10 @@ class RunDecoder {
 
  private:
   bool Varint(uint64_t* value) {
-    *value = 0;
-    for (int shift = 0; shift < 63 && at_ < bytes_.size(); shift += 7) {
-      const uint8_t byte = bytes_[at_++];
-      *value |= uint64_t{byte & 0x7fu} << shift;
-      if (byte < 0x80) return true;
-    }
-    return false;
+    absl::string_view rest = bytes_.substr(at_);
+    const bool taken = TakeVarint(&rest, value);
+    at_ = bytes_.size() - rest.size();
+    return taken;
   }
 
   const absl::string_view bytes_;

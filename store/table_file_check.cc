@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "store/byte_order.h"
 #include "store/checksum.h"
+#include "store/varint.h"
 
 namespace incr {
 namespace {
@@ -27,26 +28,14 @@ constexpr uint64_t kMostBlockBytes = 16u << 20;  // They have some hundred bytes
 constexpr absl::string_view kProperties = "rocksdb.properties";
 constexpr absl::string_view kSequence = "rocksdb.external_sst_file.global_seqno";
 
-std::optional<uint64_t> TakeVarint(absl::string_view* in) {
-  uint64_t value = 0;
-  for (int shift = 0; shift < 64 && !in->empty(); shift += 7) {
-    const uint8_t byte = in->front();
-    in->remove_prefix(1);
-    value |= uint64_t{byte & 0x7fu} << shift;
-    if (byte < 0x80) return value;
-  }
-  return std::nullopt;
-}
-
 struct Handle {
   uint64_t offset, size;
 };
 
 std::optional<Handle> TakeHandle(absl::string_view* in) {
-  const std::optional<uint64_t> offset = TakeVarint(in);
-  const std::optional<uint64_t> size = offset ? TakeVarint(in) : std::nullopt;
-  if (!size) return std::nullopt;
-  return Handle{*offset, *size};
+  Handle handle;
+  if (!TakeVarint(in, &handle.offset) || !TakeVarint(in, &handle.size)) return std::nullopt;
+  return handle;
 }
 
 // Of a block and its type of compression, which goes into it by itself.
@@ -61,17 +50,15 @@ uint32_t BlockChecksum(absl::string_view with_type) {
 std::optional<absl::string_view> Find(absl::string_view block, absl::string_view name) {
   std::string key;
   while (!block.empty()) {
-    const std::optional<uint64_t> shared = TakeVarint(&block);
-    const std::optional<uint64_t> rest = TakeVarint(&block);
-    const std::optional<uint64_t> value = TakeVarint(&block);
-    if (!shared || !rest || !value || *shared > key.size() || *rest > block.size() ||
-        *value > block.size() - *rest) {
+    uint64_t shared, rest, value;
+    if (!TakeVarint(&block, &shared) || !TakeVarint(&block, &rest) || !TakeVarint(&block, &value) ||
+        shared > key.size() || rest > block.size() || value > block.size() - rest) {
       return std::nullopt;
     }
-    key.resize(*shared);
-    key.append(block.data(), *rest);
-    if (key == name) return block.substr(*rest, *value);
-    block.remove_prefix(*rest + *value);
+    key.resize(shared);
+    key.append(block.data(), rest);
+    if (key == name) return block.substr(rest, value);
+    block.remove_prefix(rest + value);
   }
   return std::nullopt;
 }

@@ -36,6 +36,9 @@ std::string MakeFile(uint64_t bytes) {
   return path;
 }
 
+// The first bytes.
+std::string Hex(const std::string& page) { return absl::BytesToHexString(page.substr(0, 16)); }
+
 // What the target's memory really is, page by page.
 class Truth {
  public:
@@ -345,9 +348,6 @@ TakenPages TrackerRig::Epoch(const EpochOptions& options) {
   }
   return all;
 }
-
-// The first bytes.
-static std::string Hex(const std::string& page) { return absl::BytesToHexString(page.substr(0, 16)); }
 
 void TrackerRig::CheckAgainstTruth(const MemoryMap& map, const Image& image, bool deep) {
   const Truth truth(*process_);
